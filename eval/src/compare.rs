@@ -1,0 +1,377 @@
+//! Paired bootstrap over sequences, stratified by domain.
+//!
+//! Tokens of one sequence are not independent, so sequences are resampled,
+//! not tokens (a cluster bootstrap), and a mean is the ratio estimator
+//! Σ outcomes / Σ tokens of the sequences drawn. Two models are compared on
+//! the same draws, which cancels what is hard about the text itself.
+//!
+//! Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
+//! chapter 13 (percentile intervals); Koehn, "Statistical Significance Tests
+//! for Machine Translation Evaluation", EMNLP 2004 (paired bootstrap);
+//! McCarthy and Snowden, "The Bootstrap and Finite Population Sampling", 1985
+//! (n − 1 draws from n, so that the variance is unbiased); Hesterberg, "What
+//! Teachers Should Know About the Bootstrap", 2015 (percentile intervals are
+//! too narrow for small n by the ratio of Student's to the normal quantile).
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluator::Statistic;
+use crate::student;
+
+/// Resamples unless told otherwise.
+pub const RESAMPLES: usize = 2000;
+/// Coverage of an interval unless told otherwise.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// A value and the interval around it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Estimate {
+    /// From all sequences.
+    pub value: f64,
+    /// Lower end of the interval; absent where a domain has a single
+    /// sequence, whose sampling error nothing tells.
+    pub low: Option<f64>,
+    /// Upper end; present if `low` is.
+    pub high: Option<f64>,
+}
+
+impl Estimate {
+    /// Both ends of the interval, if it is defined.
+    pub fn interval(&self) -> Option<(f64, f64)> {
+        self.low.zip(self.high)
+    }
+
+    /// Whether the interval is defined and excludes zero. For a difference:
+    /// whether the two are distinguishable.
+    pub fn excludes_zero(&self) -> bool {
+        self.interval().is_some_and(|(low, high)| low > 0.0 || high < 0.0)
+    }
+}
+
+/// The summed outcomes of one sequence under two models.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cluster {
+    /// Predicted tokens; positive.
+    pub tokens: f64,
+    /// Σ outcomes of the model in question.
+    pub left: f64,
+    /// Σ outcomes of the model it is compared with.
+    pub right: f64,
+}
+
+/// How to resample.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Bootstrap {
+    /// Draws.
+    pub resamples: usize,
+    /// Coverage of the interval, between 0 and 1.
+    pub confidence: f64,
+    /// Equal seeds give equal draws.
+    pub seed: u64,
+}
+
+/// Mean outcome per token of both models.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Means {
+    left: f64,
+    right: f64,
+}
+
+/// The means of one domain, from all its sequences and from every draw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resampled {
+    point: Means,
+    /// Empty for a single sequence.
+    draws: Vec<Means>,
+    sequences: usize,
+}
+
+impl Bootstrap {
+    /// Draws sequences of one domain with replacement, n − 1 of n. `None` if
+    /// there are no sequences.
+    ///
+    /// The result depends on the seed, the domain's name and the set of
+    /// clusters: neither on their order nor on the number of threads.
+    pub fn resample(&self, domain: &str, clusters: &[Cluster]) -> Option<Resampled> {
+        let mut clusters = clusters.to_vec();
+        clusters.sort_by(|a, b| {
+            let by_size = a.tokens.total_cmp(&b.tokens);
+            by_size.then(a.left.total_cmp(&b.left)).then(a.right.total_cmp(&b.right))
+        });
+        let point = means(clusters.iter())?;
+        let sequences = clusters.len();
+        let draws = if sequences < 2 { 0 } else { self.resamples };
+        let key = key(self.seed, domain);
+        let draws = (0..draws as u64)
+            .into_par_iter()
+            .with_min_len(64)
+            .map(|draw| {
+                let mut rng = ChaCha8Rng::from_seed(key);
+                rng.set_stream(draw);
+                means((1..sequences).map(|_| &clusters[rng.random_range(0..sequences)])).unwrap_or(point)
+            })
+            .collect();
+        Some(Resampled { point, draws, sequences })
+    }
+
+    /// A statistic of several domains mixed by weight, or of one domain.
+    ///
+    /// Weights are normalised. The contrast (mean outcome, or difference of
+    /// mean outcomes) of the mixture is Σ_d w_d·contrast_d, so that a large
+    /// domain does not hide a small one; a perplexity is the exponential of
+    /// the mixed mean. The interval is the percentile interval of the
+    /// contrast, widened about its centre by the ratio of Student's to the
+    /// normal quantile (degrees of freedom by Welch and Satterthwaite), then
+    /// transformed. NaN if no stratum has a positive weight.
+    pub fn estimate(&self, strata: &[(f64, &Resampled)], statistic: Statistic) -> Estimate {
+        let total: f64 = strata.iter().map(|(weight, _)| weight).sum();
+        let strata: Vec<Stratum> = strata
+            .iter()
+            .filter(|(weight, _)| *weight > 0.0)
+            .map(|(weight, resampled)| Stratum::new(weight / total, resampled, statistic))
+            .collect();
+        if strata.is_empty() {
+            return Estimate { value: f64::NAN, low: None, high: None };
+        }
+        let point: f64 = strata.iter().map(|stratum| stratum.point).sum();
+        let value = statistic.transform(point);
+        if strata.iter().any(|stratum| stratum.draws.is_empty()) {
+            return Estimate { value, low: None, high: None };
+        }
+        let mut draws: Vec<f64> = (0..strata[0].draws.len())
+            .map(|draw| strata.iter().map(|stratum| stratum.draws[draw]).sum())
+            .collect();
+        draws.sort_by(f64::total_cmp);
+        let tail = (1.0 - self.confidence) / 2.0;
+        let widen = student::quantile(self.confidence, freedom(&strata)) / student::normal_quantile(self.confidence);
+        let end = |share: f64| statistic.transform(point + widen * (percentile(&draws, share) - point));
+        Estimate { value, low: Some(end(tail)), high: Some(end(1.0 - tail)) }
+    }
+}
+
+/// One domain's part of a mixture, in weighted contrasts.
+struct Stratum {
+    point: f64,
+    draws: Vec<f64>,
+    sequences: usize,
+}
+
+impl Stratum {
+    fn new(weight: f64, resampled: &Resampled, statistic: Statistic) -> Self {
+        let contrast = |means: &Means| weight * statistic.contrast(means.left, means.right);
+        Self {
+            point: contrast(&resampled.point),
+            draws: resampled.draws.iter().map(contrast).collect(),
+            sequences: resampled.sequences,
+        }
+    }
+
+    fn variance(&self) -> f64 {
+        let n = self.draws.len() as f64;
+        let mean = self.draws.iter().sum::<f64>() / n;
+        self.draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / n
+    }
+}
+
+/// Degrees of freedom of a sum of independent estimates: (Σ s²)² / Σ s⁴/(n−1)
+/// (Satterthwaite 1946; Welch 1947).
+fn freedom(strata: &[Stratum]) -> f64 {
+    let (mut total, mut squares) = (0.0, 0.0);
+    for stratum in strata {
+        let variance = stratum.variance();
+        total += variance;
+        squares += variance * variance / (stratum.sequences - 1) as f64;
+    }
+    // Without any variance the interval is a point, however it is widened.
+    if squares > 0.0 { (total * total / squares).max(1.0) } else { 1.0 }
+}
+
+/// Ratio estimators over the given sequences; `None` if there are none.
+fn means<'a>(clusters: impl Iterator<Item = &'a Cluster>) -> Option<Means> {
+    let (mut tokens, mut left, mut right) = (0.0, 0.0, 0.0);
+    for cluster in clusters {
+        tokens += cluster.tokens;
+        left += cluster.left;
+        right += cluster.right;
+    }
+    (tokens > 0.0).then(|| Means { left: left / tokens, right: right / tokens })
+}
+
+/// Linear interpolation between order statistics of a non-empty sorted list.
+fn percentile(sorted: &[f64], share: f64) -> f64 {
+    let position = share * (sorted.len() - 1) as f64;
+    let below = position.floor() as usize;
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
+}
+
+/// Domains draw independently, and each does so wherever it stands in a list:
+/// the key is the seed and the FNV-1a hash of the name.
+fn key(seed: u64, domain: &str) -> [u8; 32] {
+    let hash = domain.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut key = [0; 32];
+    key[..8].copy_from_slice(&seed.to_le_bytes());
+    key[8..16].copy_from_slice(&hash.to_le_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 400, confidence: 0.95, seed: 7 };
+    /// Mean outcomes of the simulated models.
+    const LEFT: f64 = 2.3;
+    const RIGHT: f64 = 2.0;
+
+    /// Approximately normal, variance 1.
+    fn noise(rng: &mut ChaCha8Rng) -> f64 {
+        (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0
+    }
+
+    /// Sequences of random length whose difficulty both models share.
+    fn clusters(rng: &mut ChaCha8Rng, n: usize) -> Vec<Cluster> {
+        (0..n)
+            .map(|_| {
+                let tokens = f64::from(rng.random_range(100..300));
+                let difficulty = noise(rng);
+                let left = tokens * (LEFT + 0.5 * difficulty + 0.1 * noise(rng));
+                let right = tokens * (RIGHT + 0.5 * difficulty + 0.05 * noise(rng));
+                Cluster { tokens, left, right }
+            })
+            .collect()
+    }
+
+    fn single(clusters: &[Cluster], statistic: Statistic) -> Estimate {
+        let resampled = BOOTSTRAP.resample("text", clusters).unwrap();
+        BOOTSTRAP.estimate(&[(1.0, &resampled)], statistic)
+    }
+
+    fn coverage(sizes: &[usize], statistic: Statistic, truth: f64) -> f64 {
+        let simulations = 400;
+        let mut covered = 0;
+        for simulation in 0..simulations {
+            let mut rng = ChaCha8Rng::seed_from_u64(simulation);
+            let domains: Vec<Resampled> = sizes
+                .iter()
+                .enumerate()
+                .map(|(index, &n)| BOOTSTRAP.resample(&index.to_string(), &clusters(&mut rng, n)).unwrap())
+                .collect();
+            let strata: Vec<_> = domains.iter().map(|domain| (1.0, domain)).collect();
+            let (low, high) = BOOTSTRAP.estimate(&strata, statistic).interval().unwrap();
+            covered += u32::from(low <= truth && truth <= high);
+        }
+        f64::from(covered) / simulations as f64
+    }
+
+    #[test]
+    fn intervals_cover_the_truth_as_often_as_they_claim() {
+        for sizes in [&[5][..], &[40], &[4, 30], &[8, 8, 8]] {
+            for (statistic, truth) in [
+                (Statistic::Mean, LEFT),
+                (Statistic::Difference, LEFT - RIGHT),
+                (Statistic::Ratio, (LEFT - RIGHT).exp_m1()),
+            ] {
+                let covered = coverage(sizes, statistic, truth);
+                assert!((0.90..=0.99).contains(&covered), "{statistic:?} of {sizes:?}: {covered}");
+            }
+        }
+    }
+
+    #[test]
+    fn pairing_makes_differences_sharper_than_the_models() {
+        let sample = clusters(&mut ChaCha8Rng::seed_from_u64(1), 50);
+        let width = |statistic| {
+            let (low, high) = single(&sample, statistic).interval().unwrap();
+            high - low
+        };
+        assert!(width(Statistic::Difference) < width(Statistic::Mean) / 3.0);
+    }
+
+    #[test]
+    fn identical_variants_do_not_differ_at_all() {
+        let mut sample = clusters(&mut ChaCha8Rng::seed_from_u64(2), 20);
+        for cluster in &mut sample {
+            cluster.right = cluster.left;
+        }
+        let zero = Estimate { value: 0.0, low: Some(0.0), high: Some(0.0) };
+        for statistic in [Statistic::Difference, Statistic::Ratio] {
+            let estimate = single(&sample, statistic);
+            assert_eq!(estimate, zero);
+            assert!(!estimate.excludes_zero());
+        }
+    }
+
+    #[test]
+    fn exchanging_the_models_mirrors_the_interval() {
+        let sample = clusters(&mut ChaCha8Rng::seed_from_u64(3), 20);
+        let mirrored: Vec<_> =
+            sample.iter().map(|c| Cluster { tokens: c.tokens, left: c.right, right: c.left }).collect();
+        let (a, b) = (single(&sample, Statistic::Difference), single(&mirrored, Statistic::Difference));
+        assert!(a.excludes_zero() && b.excludes_zero());
+        assert!((a.value + b.value).abs() < 1e-12);
+    }
+
+    #[test]
+    fn order_of_sequences_and_domains_does_not_matter() {
+        let mut rng = ChaCha8Rng::seed_from_u64(4);
+        let (a, b) = (clusters(&mut rng, 9), clusters(&mut rng, 14));
+        let mut reversed = a.clone();
+        reversed.reverse();
+        let first = BOOTSTRAP.resample("a", &a).unwrap();
+        assert_eq!(first, BOOTSTRAP.resample("a", &reversed).unwrap());
+        let second = BOOTSTRAP.resample("b", &b).unwrap();
+        let forwards = BOOTSTRAP.estimate(&[(0.3, &first), (0.7, &second)], Statistic::Ratio);
+        let backwards = BOOTSTRAP.estimate(&[(0.7, &second), (0.3, &first)], Statistic::Ratio);
+        assert_eq!(forwards, backwards);
+    }
+
+    #[test]
+    fn draws_do_not_depend_on_threads() {
+        let sample = clusters(&mut ChaCha8Rng::seed_from_u64(5), 30);
+        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let one = alone.install(|| single(&sample, Statistic::Mean));
+        assert_eq!(one, single(&sample, Statistic::Mean));
+        let reseeded = Bootstrap { seed: 8, ..BOOTSTRAP };
+        let resampled = reseeded.resample("text", &sample).unwrap();
+        assert_ne!(one, reseeded.estimate(&[(1.0, &resampled)], Statistic::Mean));
+    }
+
+    #[test]
+    fn one_sequence_has_a_value_and_no_interval() {
+        let sample = [Cluster { tokens: 10.0, left: 20.0, right: 10.0 }];
+        let estimate = single(&sample, Statistic::Difference);
+        assert_eq!(estimate, Estimate { value: 1.0, low: None, high: None });
+        assert!(!estimate.excludes_zero());
+        // A mixture with such a domain has none either.
+        let lonely = BOOTSTRAP.resample("a", &sample).unwrap();
+        let many = BOOTSTRAP.resample("b", &clusters(&mut ChaCha8Rng::seed_from_u64(6), 20)).unwrap();
+        assert_eq!(BOOTSTRAP.estimate(&[(1.0, &lonely), (1.0, &many)], Statistic::Mean).interval(), None);
+        assert!(BOOTSTRAP.estimate(&[(0.0, &lonely), (1.0, &many)], Statistic::Mean).interval().is_some());
+        assert_eq!(BOOTSTRAP.resample("a", &[]), None);
+    }
+
+    #[test]
+    fn mixtures_weigh_domains_not_tokens() {
+        let domain = |tokens: f64, mean: f64| {
+            let cluster = Cluster { tokens, left: tokens * mean, right: 0.0 };
+            BOOTSTRAP.resample("text", &[cluster; 3]).unwrap()
+        };
+        let (large, small) = (domain(1e6, 1.0), domain(10.0, 3.0));
+        let mixed = BOOTSTRAP.estimate(&[(2.0, &large), (2.0, &small)], Statistic::Exp);
+        assert!((mixed.value - 2f64.exp()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn percentiles_interpolate() {
+        let sorted = [1.0, 2.0, 4.0];
+        assert_eq!([0.0, 0.25, 0.5, 0.75, 1.0].map(|share| percentile(&sorted, share)), [1.0, 1.5, 2.0, 3.0, 4.0]);
+    }
+}

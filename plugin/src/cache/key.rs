@@ -1,0 +1,65 @@
+//! Names of entries, made of what they depend on.
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::hex;
+use crate::{Error, Result};
+
+/// Part of every key. Raise it when an entry made by an older build must not
+/// be taken for one of this build.
+const GENERATION: &str = "1";
+
+/// Hashes what an entry depends on into its name.
+///
+/// Every part is hashed with its length, so that neighbouring parts cannot be
+/// mistaken for one another.
+#[derive(Debug, Clone)]
+pub struct Key(Sha256);
+
+impl Key {
+    /// Starts the key of one kind of entry.
+    pub fn new(kind: &str) -> Self {
+        Self(Sha256::new()).with(GENERATION).with(kind)
+    }
+
+    /// Adds something that the entry depends on.
+    pub fn with(mut self, part: &str) -> Self {
+        self.0.update((part.len() as u64).to_le_bytes());
+        self.0.update(part.as_bytes());
+        self
+    }
+
+    /// Adds options, by their JSON.
+    ///
+    /// # Errors
+    /// If they cannot be written as JSON.
+    pub fn with_json<T: Serialize>(self, part: &T) -> Result<Self> {
+        Ok(self.with(&serde_json::to_string(part).map_err(Error::Serialize)?))
+    }
+
+    /// The name: 32 hexadecimal digits.
+    pub fn finish(self) -> String {
+        hex(&self.0.finalize()[..16])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_depend_on_every_part_and_its_place() {
+        let key = |parts: &[&str]| {
+            parts
+                .iter()
+                .fold(Key::new("stats"), |key, part| key.with(part))
+                .finish()
+        };
+        assert_eq!(key(&["a", "b"]), key(&["a", "b"]));
+        assert_ne!(key(&["a", "b"]), key(&["b", "a"]));
+        assert_ne!(key(&["ab", ""]), key(&["a", "b"]));
+        assert_ne!(key(&[]), Key::new("plan").finish());
+        assert_eq!(key(&["a"]).len(), 32);
+    }
+}

@@ -1,0 +1,239 @@
+//! Flags that several verbs share.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::{ArgGroup, Args};
+use router_stats::calibration::Source;
+
+use super::progress::Console;
+use super::Global;
+use crate::cache::Cache;
+use crate::hub::Token;
+use crate::pipeline::{self, Calibration, EvaluationOptions, Model, ModelSource};
+use crate::plan::{ExpertBudget, LayerBudget, PlanOptions};
+use crate::{allocate, device, layers, saliency};
+
+/// Which model, and where it runs.
+#[derive(Args, Clone)]
+pub(super) struct ModelArgs {
+    /// Directory or hub id (org/name) [default: the bundled demo model]
+    #[arg(short, long, visible_alias = "model", value_name = "DIR|ID")]
+    pub(super) model_id: Option<String>,
+
+    /// Branch, tag or commit on the hub
+    #[arg(long, value_name = "REVISION")]
+    pub(super) hf_revision: Option<String>,
+
+    /// Hub token: `cache`, `none`, `literal:TOKEN`, `env:VARIABLE` or `path:FILE`
+    #[arg(long, default_value = "cache", value_name = "SOURCE")]
+    pub(super) token_source: Token,
+
+    /// Compute on the CPU even if there is a GPU
+    #[arg(long)]
+    pub(super) cpu: bool,
+}
+
+impl ModelArgs {
+    /// The model as the pipeline wants it named.
+    pub(super) fn source(&self) -> ModelSource {
+        ModelSource {
+            model: self.model_id.clone(),
+            revision: self.hf_revision.clone(),
+            token: self.token_source.clone(),
+        }
+    }
+
+    /// Where to compute.
+    pub(super) fn device(&self) -> crate::Result<Device> {
+        device::best(self.cpu)
+    }
+
+    /// Opens the model.
+    pub(super) fn open(&self, cache: &Cache, console: &Console) -> crate::Result<Model> {
+        self.source().open(&self.device()?, cache, console)
+    }
+}
+
+/// What to calibrate with, and how.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Calibration")]
+pub(super) struct CalibrationArgs {
+    /// Text to calibrate with: `.txt` or `.jsonl`, as `[NAME=]FILE[:WEIGHT]`;
+    /// repeat it for more domains [default: the bundled mix]
+    #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source)]
+    pub(super) calibration: Vec<Source>,
+
+    /// Tokens over all domains
+    #[arg(long, default_value_t = Calibration::default().tokens, value_name = "N")]
+    pub(super) calibration_tokens: usize,
+
+    /// Tokens of a sequence
+    #[arg(long, default_value_t = Calibration::default().seq_len, value_name = "N")]
+    pub(super) seq_len: usize,
+
+    /// Tokens that go through a layer together
+    #[arg(long, default_value_t = Calibration::default().batch_tokens, value_name = "N")]
+    pub(super) batch_tokens: usize,
+
+    /// Keep hidden states on disk instead of in memory
+    #[arg(long)]
+    pub(super) spill: bool,
+}
+
+impl CalibrationArgs {
+    /// The options of the pipeline.
+    pub(super) fn options(&self, seed: u64) -> Calibration {
+        Calibration {
+            tokens: self.calibration_tokens,
+            seq_len: self.seq_len,
+            seed,
+            batch_tokens: self.batch_tokens,
+            spill: self.spill,
+        }
+    }
+}
+
+/// How much goes, and by which method.
+#[derive(Args, Clone)]
+#[command(
+    next_help_heading = "Pruning",
+    group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "drop_layers"]).multiple(true)),
+)]
+pub(super) struct BudgetArgs {
+    /// Fraction of the experts to remove from every layer
+    #[arg(long, value_name = "FRACTION", conflicts_with = "keep_experts")]
+    pub(super) prune_experts: Option<f64>,
+
+    /// Experts to keep in every layer
+    #[arg(long, value_name = "N")]
+    pub(super) keep_experts: Option<usize>,
+
+    /// Layers to drop: a number, or a fraction below 1
+    #[arg(long, value_name = "N|FRACTION")]
+    pub(super) drop_layers: Option<LayerBudget>,
+
+    /// Which experts go
+    #[arg(long, default_value = default_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(criteria()), requires = "budget")]
+    pub(super) criterion: String,
+
+    /// How many go in which layer
+    #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = allocators(), requires = "budget")]
+    pub(super) allocation: String,
+
+    /// Which layers go
+    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = layer_criteria(), requires = "drop_layers")]
+    pub(super) layer_criterion: String,
+}
+
+impl BudgetArgs {
+    /// Whether anything is to go.
+    pub(super) fn asks(&self) -> bool {
+        self.prune_experts.is_some() || self.keep_experts.is_some() || self.drop_layers.is_some()
+    }
+
+    /// The options of a plan.
+    pub(super) fn options(&self, seed: u64) -> PlanOptions {
+        PlanOptions {
+            criterion: self.criterion.clone(),
+            allocator: self.allocation.clone(),
+            experts: self
+                .prune_experts
+                .map(ExpertBudget::Fraction)
+                .or_else(|| self.keep_experts.map(ExpertBudget::Keep)),
+            drop_layers: self.drop_layers,
+            layer_criterion: self.layer_criterion.clone(),
+            seed,
+            domain_weights: None,
+        }
+    }
+}
+
+/// What to check with, and how.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Evaluation")]
+pub(super) struct EvaluationArgs {
+    /// Held-out tokens over all domains
+    #[arg(long, default_value_t = EvaluationOptions::default().tokens, value_name = "N")]
+    pub(super) eval_tokens: usize,
+}
+
+/// Text to evaluate on.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Evaluation")]
+pub(super) struct TextArgs {
+    /// Held-out text: `[NAME=]FILE[:WEIGHT]`, or a folder of `.txt` and
+    /// `.jsonl` files; repeat it for more domains [default: the bundled set]
+    #[arg(long, value_name = "[NAME=]FILE|DIR")]
+    text: Vec<String>,
+}
+
+impl TextArgs {
+    /// Reads the text.
+    pub(super) fn corpus(
+        &self,
+        model: &Model,
+        cache: &Cache,
+        console: &Console,
+    ) -> crate::Result<router_stats::calibration::Corpus> {
+        if self.text.is_empty() {
+            return pipeline::bundled_held_out(model, cache, console);
+        }
+        let mut sources = Vec::new();
+        for text in &self.text {
+            let path = PathBuf::from(text);
+            if path.is_dir() {
+                sources.extend(Source::in_directory(&path)?);
+            } else {
+                sources.push(Source::parse(text)?);
+            }
+        }
+        pipeline::read(&sources, model)
+    }
+}
+
+/// Opens the cache and a console for one command.
+pub(super) fn surroundings(global: &Global) -> crate::Result<(Cache, Console)> {
+    Ok((global.cache()?, Console::new()))
+}
+
+fn parse_source(text: &str) -> crate::Result<Source> {
+    Ok(Source::parse(text)?)
+}
+
+/// Names of the criteria, for help and for checking.
+pub(super) fn criteria() -> Vec<PossibleValue> {
+    saliency::CRITERIA
+        .iter()
+        .map(|c| PossibleValue::new(c.name()).help(c.about()))
+        .collect()
+}
+
+fn allocators() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        allocate::ALLOCATORS
+            .iter()
+            .map(|a| PossibleValue::new(a.name()).help(a.about())),
+    )
+}
+
+fn layer_criteria() -> PossibleValuesParser {
+    PossibleValuesParser::new(
+        layers::LAYER_CRITERIA
+            .iter()
+            .map(|c| PossibleValue::new(c.name()).help(c.about())),
+    )
+}
+
+fn default_criterion() -> &'static str {
+    saliency::CRITERIA[0].name()
+}
+
+fn default_allocator() -> &'static str {
+    allocate::ALLOCATORS[0].name()
+}
+
+fn default_layer_criterion() -> &'static str {
+    layers::LAYER_CRITERIA[0].name()
+}

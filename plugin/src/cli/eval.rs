@@ -1,0 +1,251 @@
+//! `eval`: what plans and checkpoints lose on held-out text.
+
+use std::path::{Path, PathBuf};
+
+use clap::ArgGroup;
+use prune_eval::{EvalOptions, Variant};
+use router_stats::family::Keep;
+use router_stats::stats::Stats;
+
+use super::args::{criteria, surroundings, CalibrationArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::progress::Console;
+use super::{output, Global};
+use crate::cache::Cache;
+use crate::pipeline::{self, EvaluationOptions, Model, Texts};
+use crate::plan::{self, ExpertBudget, LayerBudget, PlanOptions, ValidPlan};
+use crate::saliency::CRITERIA;
+
+/// Stands for every criterion.
+const ALL: &str = "all";
+
+/// Arguments of `eval`.
+#[derive(clap::Args)]
+#[command(group(ArgGroup::new("made").args(["prune_experts", "drop_layers"]).multiple(true)))]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Plan to evaluate, without writing its checkpoint; repeat it for more
+    #[arg(long, value_name = "FILE")]
+    plan: Vec<PathBuf>,
+
+    /// Checkpoint to evaluate; repeat it for more
+    #[arg(long, value_name = "DIR")]
+    checkpoint: Vec<PathBuf>,
+
+    /// Fractions of the experts to remove in plans made on the fly
+    #[arg(long, value_delimiter = ',', value_name = "FRACTION,…")]
+    prune_experts: Vec<f64>,
+
+    /// Layers to drop in plans made on the fly
+    #[arg(long, value_name = "N|FRACTION")]
+    drop_layers: Option<LayerBudget>,
+
+    /// Criteria of plans made on the fly, or `all`
+    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "made", value_parser = criteria_or_all())]
+    criterion: Vec<String>,
+
+    /// Statistics to make plans from [default: calibrate, or what the cache holds]
+    #[arg(long, value_name = "STATS", requires = "made", conflicts_with_all = ["calibration", "calibration_tokens", "batch_tokens", "spill"])]
+    stats: Option<PathBuf>,
+
+    /// Seed of criteria that draw at random and of the order of documents
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+
+    /// Resamples of the bootstrap
+    #[arg(long, default_value_t = EvalOptions::default().resamples, value_name = "N")]
+    resamples: usize,
+
+    /// Coverage of the intervals
+    #[arg(long, default_value_t = EvalOptions::default().confidence, value_name = "FRACTION")]
+    confidence: f64,
+
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+
+    /// Print the report as JSON
+    #[arg(long, conflicts_with = "markdown")]
+    json: bool,
+
+    /// Print tables as Markdown
+    #[arg(long)]
+    markdown: bool,
+}
+
+/// Runs `eval`.
+pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let (cache, console) = surroundings(global)?;
+    let model = args.model.open(&cache, &console)?;
+    let mut plans: Vec<(String, ValidPlan)> = Vec::new();
+    for path in &args.plan {
+        let plan = ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
+        plans.push((stem(path), plan));
+    }
+    plans.extend(made(args, &model, &cache, &console)?);
+    let checkpoints = args
+        .checkpoint
+        .iter()
+        .map(|dir| {
+            let source = pipeline::ModelSource {
+                model: Some(dir.display().to_string()),
+                ..Default::default()
+            };
+            source.open(&args.model.device()?, &cache, &console)
+        })
+        .collect::<crate::Result<Vec<_>>>()?;
+
+    let variant = |name: &str, model, keep: Option<&Keep>| Variant {
+        name: name.to_owned(),
+        model,
+        keep: keep.cloned(),
+    };
+    let mut variants: Vec<Variant<'_>> = plans
+        .iter()
+        .map(|(name, plan)| variant(name, &model.forward, Some(plan.keep())))
+        .collect();
+    variants.extend(
+        checkpoints
+            .iter()
+            .map(|checkpoint| variant(&checkpoint.name, &checkpoint.forward, None)),
+    );
+
+    let corpus = args.text.corpus(&model, &cache, &console)?;
+    let options = EvaluationOptions {
+        tokens: args.evaluation.eval_tokens,
+        seq_len: args.calibration.seq_len,
+        seed: args.seed,
+        options: EvalOptions {
+            batch_tokens: args.calibration.batch_tokens,
+            resamples: args.resamples,
+            confidence: args.confidence,
+            seed: args.seed,
+        },
+    };
+    let sequences = pipeline::sequences(&corpus, &model, &options.pack())?;
+    let reference = variant(&model.name, &model.forward, None);
+    let report = prune_eval::evaluate(
+        &reference,
+        &variants,
+        &sequences,
+        &options.options,
+        &console,
+    )?;
+    console.clear();
+    if args.json {
+        output::data(&report.to_json())?;
+    } else if args.markdown {
+        output::data(&report.to_markdown())?;
+    } else {
+        output::data(&report.to_text(output::width()))?;
+    }
+    Ok(())
+}
+
+/// Plans made on the fly: every criterion at every fraction.
+fn made(
+    args: &Args,
+    model: &Model,
+    cache: &Cache,
+    console: &Console,
+) -> crate::Result<Vec<(String, ValidPlan)>> {
+    if args.prune_experts.is_empty() && args.drop_layers.is_none() {
+        return Ok(Vec::new());
+    }
+    let fractions: Vec<Option<f64>> = if args.prune_experts.is_empty() {
+        vec![None]
+    } else {
+        args.prune_experts.iter().copied().map(Some).collect()
+    };
+    let names: Vec<&str> = if args.criterion.iter().any(|name| name == ALL) {
+        CRITERIA.iter().map(|criterion| criterion.name()).collect()
+    } else {
+        args.criterion.iter().map(String::as_str).collect()
+    };
+    let mut wanted = Vec::new();
+    for fraction in fractions {
+        for &criterion in &names {
+            let options = PlanOptions {
+                criterion: criterion.to_owned(),
+                experts: fraction.map(ExpertBudget::Fraction),
+                drop_layers: args.drop_layers,
+                seed: args.seed,
+                ..PlanOptions::default()
+            };
+            plan::check(&options, model.topology())?;
+            wanted.push((name(&options), options));
+            if fraction.is_none() {
+                // Without a share of the experts every criterion does the same.
+                break;
+            }
+        }
+    }
+    let stats = match &args.stats {
+        Some(path) => Stats::read(path)?,
+        None => {
+            let corpus =
+                Texts::new(&args.calibration.calibration, model, cache, console)?.calibration;
+            pipeline::measure(
+                model,
+                &corpus,
+                &args.calibration.options(args.seed),
+                cache,
+                console,
+            )?
+            .read()?
+        }
+    };
+    wanted
+        .into_iter()
+        .map(|(name, options)| {
+            Ok((
+                name,
+                plan::plan(
+                    &stats,
+                    model.checkpoint(),
+                    model.family(),
+                    model.topology(),
+                    &options,
+                )?,
+            ))
+        })
+        .collect()
+}
+
+/// `reap 0.5, drop 2`.
+fn name(options: &PlanOptions) -> String {
+    let experts = match options.experts {
+        Some(ExpertBudget::Fraction(fraction)) => Some(format!("{} {fraction}", options.criterion)),
+        Some(ExpertBudget::Keep(kept)) => Some(format!("{} keep {kept}", options.criterion)),
+        None => None,
+    };
+    let layers = options.drop_layers.map(|layers| match layers {
+        LayerBudget::Count(count) => format!("drop {count}"),
+        LayerBudget::Fraction(fraction) => format!("drop {fraction}"),
+    });
+    experts
+        .into_iter()
+        .chain(layers)
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn stem(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let name = name.strip_suffix(".json").unwrap_or(&name);
+    name.strip_suffix(".plan").unwrap_or(name).to_owned()
+}
+
+fn criteria_or_all() -> clap::builder::PossibleValuesParser {
+    let all = clap::builder::PossibleValue::new(ALL).help("Every one of them");
+    clap::builder::PossibleValuesParser::new(criteria().into_iter().chain([all]))
+}

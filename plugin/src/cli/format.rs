@@ -1,0 +1,131 @@
+//! Numbers as people read them.
+
+use std::time::Duration;
+
+/// `65,536`.
+pub(super) fn count(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `9.1k`, three significant digits at most, no unit.
+pub(super) fn short(x: f64) -> String {
+    scaled(x, "")
+}
+
+/// `61.1 GB`, decimal units.
+pub(super) fn bytes(n: u64) -> String {
+    unit(n, "B")
+}
+
+/// `30.5 B` parameters, in the field's spelling: K, M, B, T.
+pub(super) fn parameters(n: u64) -> String {
+    let (value, suffix) = scale(n as f64);
+    let suffix = match suffix {
+        "k" => "K",
+        "G" => "B",
+        other => other,
+    };
+    format!("{} {suffix}", digits(value)).trim_end().to_owned()
+}
+
+/// `1m52s`.
+pub(super) fn duration(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 if time < Duration::from_secs(10) => format!("{:.1}s", time.as_secs_f64()),
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        _ => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// `9.1k tok`, or `1.2 GB` for bytes.
+pub(super) fn amount(n: u64, of: &str) -> String {
+    if of == "B" {
+        bytes(n)
+    } else {
+        format!("{} {of}", short(n as f64))
+    }
+}
+
+fn unit(n: u64, of: &str) -> String {
+    let (value, suffix) = scale(n as f64);
+    format!(
+        "{} {suffix}{of}",
+        if suffix.is_empty() {
+            value.to_string()
+        } else {
+            digits(value)
+        }
+    )
+}
+
+fn scaled(x: f64, gap: &str) -> String {
+    let (value, suffix) = scale(x);
+    if suffix.is_empty() && value.fract() == 0.0 {
+        return format!("{value}{gap}");
+    }
+    format!("{}{gap}{suffix}", digits(value))
+}
+
+fn scale(mut x: f64) -> (f64, &'static str) {
+    let mut suffix = "";
+    for next in ["k", "M", "G", "T"] {
+        // Below this, three significant digits still fit the smaller unit.
+        if x < 999.5 {
+            break;
+        }
+        x /= 1000.0;
+        suffix = next;
+    }
+    (x, suffix)
+}
+
+fn digits(x: f64) -> String {
+    if x < 9.995 {
+        format!("{x:.2}")
+    } else if x < 99.95 {
+        format!("{x:.1}")
+    } else {
+        format!("{x:.0}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_like_prose() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(65_536), "65,536");
+        assert_eq!(count(1_000_000), "1,000,000");
+        assert_eq!(short(9_100.0), "9.10k");
+        assert_eq!(short(42.0), "42");
+        assert_eq!(bytes(512), "512 B");
+        assert_eq!(bytes(61_066_575_872), "61.1 GB");
+        assert_eq!(bytes(999_999), "1.00 MB");
+        assert_eq!(parameters(30_532_122_624), "30.5 B");
+        assert_eq!(parameters(8_700_000), "8.70 M");
+        assert_eq!(parameters(12), "12.0");
+        assert_eq!(amount(1_200_000_000, "B"), "1.20 GB");
+        assert_eq!(amount(65_536, "tok"), "65.5k tok");
+    }
+
+    #[test]
+    fn durations_keep_two_units() {
+        assert_eq!(duration(Duration::from_millis(1234)), "1.2s");
+        assert_eq!(duration(Duration::from_secs(59)), "59s");
+        assert_eq!(duration(Duration::from_secs(112)), "1m52s");
+        assert_eq!(duration(Duration::from_secs(3661)), "1h01m");
+    }
+}

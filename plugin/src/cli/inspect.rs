@@ -1,0 +1,166 @@
+//! `inspect`: a checkpoint, statistics, a plan or a report as a table or JSON.
+
+mod plan;
+mod stats;
+
+use std::path::{Path, PathBuf};
+
+use candle_core::Device;
+use prune_eval::Report;
+use router_stats::checkpoint::ExpertReader;
+use serde_json::json;
+
+pub(super) use plan::{plan_table, sizes};
+
+use super::table::Table;
+use super::{format, output};
+use crate::pipeline::{Model, ModelSource};
+use crate::plan::{read, Size};
+use crate::surgery::PLAN_FILE;
+
+/// Arguments of `inspect`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    /// Checkpoint directory, statistics file, plan, or evaluation report
+    #[arg(value_name = "PATH")]
+    path: PathBuf,
+
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs `inspect`.
+pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
+    let path = &args.path;
+    if path.is_dir() {
+        return checkpoint(path, args.json);
+    }
+    let head = head(path).map_err(router_stats::Error::io(path))?;
+    // Statistics are a safetensors file, which begins with a binary length.
+    if !head.trim_ascii_start().starts_with(b"{") {
+        return stats::show(path, args.json);
+    }
+    if let Ok(report) = Report::read(path) {
+        return Ok(output::data(&if args.json {
+            report.to_json()
+        } else {
+            report.to_text(output::width())
+        })?);
+    }
+    let plan = read(path)?;
+    Ok(if args.json {
+        output::json(&plan)?
+    } else {
+        output::data(&plan_table(&plan))?
+    })
+}
+
+/// The first bytes of a file.
+fn head(path: &Path) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let mut head = Vec::new();
+    std::fs::File::open(path)?.take(64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
+    let source = ModelSource {
+        model: Some(dir.display().to_string()),
+        ..ModelSource::default()
+    };
+    let model = Model::open(dir, source.name(), &Device::Cpu)?;
+    let topology = model.topology();
+    let size = model.size()?;
+    let moe = (0..topology.layers()).find_map(|layer| Some((layer, topology.moe(layer)?)));
+    let stored = moe
+        .map(|(layer, moe)| {
+            ExpertReader::open(
+                model.checkpoint(),
+                model.family().names(),
+                layer,
+                moe,
+                topology.hidden,
+            )
+            .map(|reader| {
+                (
+                    format!("{:?}", reader.layout()),
+                    format!("{:?}", reader.dtype()).to_lowercase(),
+                )
+            })
+        })
+        .transpose()?;
+    let pruned = read(dir.join(PLAN_FILE)).ok();
+    if as_json {
+        return Ok(output::json(&json!({
+            "kind": "checkpoint",
+            "name": model.name,
+            "family": model.family().model_type(),
+            "fingerprint": model.fingerprint,
+            "size": size,
+            "top_k": moe.map(|(_, moe)| moe.router.top_k),
+            "hidden": topology.hidden,
+            "vocabulary": topology.vocab,
+            "expert_layout": stored.as_ref().map(|(layout, _)| layout),
+            "expert_dtype": stored.as_ref().map(|(_, dtype)| dtype),
+            "tokenizer": dir.join("tokenizer.json").is_file(),
+            "pruned_by": pruned,
+        }))?);
+    }
+    let mut table = Table::default();
+    table
+        .row(["checkpoint", &model.name])
+        .row(["family", model.family().model_type()])
+        .row(["fingerprint", short(&model.fingerprint)])
+        .row(["parameters", &format::parameters(size.parameters)])
+        .row([
+            "active per token",
+            &format::parameters(size.active_parameters),
+        ])
+        .row(["weights", &format::bytes(size.bytes)])
+        .row(["layers", &size.layers.to_string()])
+        .row(["experts per layer", &experts(&size)]);
+    if let (Some((_, moe)), Some((layout, dtype))) = (moe, &stored) {
+        table
+            .row(["experts per token", &moe.router.top_k.to_string()])
+            .row(["expert width", &moe.intermediate.to_string()])
+            .row(["expert layout", &format!("{layout}, {dtype}")]);
+    }
+    table
+        .row(["hidden", &topology.hidden.to_string()])
+        .row(["vocabulary", &format::count(topology.vocab as u64)])
+        .row([
+            "tokenizer",
+            if dir.join("tokenizer.json").is_file() {
+                "yes"
+            } else {
+                "no"
+            },
+        ]);
+    if let Some(plan) = pruned {
+        table.row([
+            "pruned from",
+            &format!("{} by {}", plan.model.name, plan.method.criterion),
+        ]);
+    }
+    Ok(output::data(&table.to_string())?)
+}
+
+/// `8`, or `8–16` if layers differ.
+fn experts(size: &Size) -> String {
+    let counts = || {
+        size.experts_per_layer
+            .iter()
+            .copied()
+            .filter(|&experts| experts > 0)
+    };
+    match (counts().min(), counts().max()) {
+        (Some(least), Some(most)) if least == most => least.to_string(),
+        (Some(least), Some(most)) => format!("{least}–{most}"),
+        _ => "0".to_owned(),
+    }
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}

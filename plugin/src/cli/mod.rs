@@ -1,0 +1,191 @@
+//! The command line: one verb per file, `Args` and `execute`.
+//!
+//! Owns flags, what is printed and exit codes; [`output`] alone prints. The
+//! work is done by [`crate::pipeline`] and the libraries.
+
+mod args;
+mod calibrate;
+mod eval;
+mod format;
+mod inspect;
+mod interrupt;
+mod output;
+mod plan;
+mod progress;
+mod prune;
+mod serve;
+mod stats;
+mod table;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgAction, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::cache::Cache;
+
+/// Prunes Mixture-of-Experts models and serves them with mistral.rs
+#[derive(Parser)]
+#[command(name = "mistralrs-prune", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+
+    #[command(flatten)]
+    global: Global,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Prune a model if it has not been done yet, and serve it
+    Serve(serve::Args),
+    /// Run text through a model and write what its routers did
+    Calibrate(calibrate::Args),
+    /// Decide what goes, from statistics
+    Plan(plan::Args),
+    /// Write the checkpoint that a plan leaves
+    Prune(prune::Args),
+    /// Measure what plans or checkpoints lose on held-out text
+    Eval(eval::Args),
+    /// Show a checkpoint, a statistics file or a plan
+    Inspect(inspect::Args),
+    /// Work with statistics files
+    Stats(stats::Args),
+}
+
+/// Options of every verb.
+#[derive(clap::Args)]
+struct Global {
+    /// Folder for intermediate files [default: $XDG_CACHE_HOME/mistralrs-prune]
+    #[arg(long, global = true, env = crate::cache::ENVIRONMENT, value_name = "DIR", hide_env_values = true)]
+    cache_dir: Option<PathBuf>,
+
+    /// Print only data and errors
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    /// Log what the engine does; twice for more. RUST_LOG overrides it
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Global {
+    fn cache(&self) -> crate::Result<Cache> {
+        Cache::locate(
+            self.cache_dir
+                .as_deref()
+                .filter(|dir| !dir.as_os_str().is_empty()),
+        )
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    output::quiet(cli.global.quiet);
+    log(cli.global.verbose);
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error),
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    interrupt::install()?;
+    let global = cli.global;
+    match cli.command {
+        Command::Serve(args) => serve::execute(args, &global),
+        Command::Calibrate(args) => calibrate::execute(&args, &global),
+        Command::Plan(args) => plan::execute(&args, &global),
+        Command::Prune(args) => prune::execute(&args, &global),
+        Command::Eval(args) => eval::execute(&args, &global),
+        Command::Inspect(args) => inspect::execute(&args),
+        Command::Stats(args) => stats::execute(&args),
+    }
+}
+
+/// Logs go to stderr: warnings, more with `-v`, or as `RUST_LOG` says.
+fn log(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// Prints an error with its advice and finds its exit code.
+fn fail(error: &anyhow::Error) -> ExitCode {
+    let mut advice = None;
+    let mut code = 1;
+    for cause in error.chain() {
+        let (hint, usage) = if let Some(error) = cause.downcast_ref::<crate::Error>() {
+            (error.hint(), error.is_usage())
+        } else if let Some(error) = cause.downcast_ref::<prune_eval::Error>() {
+            (error.hint(), false)
+        } else if let Some(error) = cause.downcast_ref::<router_stats::Error>() {
+            (error.hint(), false)
+        } else {
+            (None, false)
+        };
+        advice = advice.or(hint);
+        if usage {
+            code = 2;
+        }
+        if is_interruption(cause) {
+            code = interrupt::EXIT;
+        }
+    }
+    output::error(error, advice.as_deref());
+    ExitCode::from(code)
+}
+
+fn is_interruption(error: &(dyn std::error::Error + 'static)) -> bool {
+    use router_stats::Error::Interrupted;
+    matches!(
+        error.downcast_ref::<router_stats::Error>(),
+        Some(Interrupted)
+    ) || matches!(
+        error.downcast_ref::<crate::Error>(),
+        Some(
+            crate::Error::Stats(Interrupted)
+                | crate::Error::Eval(prune_eval::Error::RouterStats(Interrupted))
+        )
+    ) || matches!(
+        error.downcast_ref::<prune_eval::Error>(),
+        Some(prune_eval::Error::RouterStats(Interrupted))
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_do_not_contradict_one_another() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn exit_codes_tell_usage_failure_and_interruption_apart() {
+        let code = |error: crate::Error| format!("{:?}", fail(&error.into()));
+        let expected = |code: u8| format!("{:?}", ExitCode::from(code));
+        assert_eq!(code(router_stats::Error::Interrupted.into()), expected(130));
+        assert_eq!(
+            code(prune_eval::Error::from(router_stats::Error::Interrupted).into()),
+            expected(130)
+        );
+        assert_eq!(
+            code(crate::saliency::criterion("none").err().unwrap()),
+            expected(2)
+        );
+        assert_eq!(code(crate::Error::NoCacheFolder), expected(1));
+    }
+}

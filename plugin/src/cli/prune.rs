@@ -1,0 +1,137 @@
+//! `prune`: a plan → a checkpoint directory.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use serde_json::json;
+
+use super::args::{surroundings, EvaluationArgs, ModelArgs, TextArgs};
+use super::{format, output, Global};
+use crate::hub;
+use crate::pipeline::{self, EvaluationOptions, Reporter};
+use crate::plan::ValidPlan;
+use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};
+
+/// Arguments of `prune`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Plan to carry out, from `plan`
+    #[arg(long, value_name = "FILE")]
+    plan: PathBuf,
+
+    /// How experts are stored
+    #[arg(long, value_enum, default_value_t = LayoutArg::Hf)]
+    layout: LayoutArg,
+
+    /// Directory to write
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+
+    /// Replace a pruned checkpoint that is already there
+    #[arg(long)]
+    force: bool,
+
+    /// Do not measure the loss for the model card
+    #[arg(long, conflicts_with_all = ["text", "eval_tokens"])]
+    no_eval: bool,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// How experts are stored.
+#[derive(Clone, Copy, ValueEnum)]
+enum LayoutArg {
+    /// One tensor per expert and projection, as Hugging Face transformers expects
+    Hf,
+    /// As mistral.rs loads it
+    Engine,
+}
+
+/// Runs `prune`.
+pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let (cache, console) = surroundings(global)?;
+    let model = args.model.open(&cache, &console)?;
+    let plan = ValidPlan::read(
+        &args.plan,
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+    )?;
+    let report = if args.no_eval {
+        None
+    } else {
+        let corpus = args.text.corpus(&model, &cache, &console)?;
+        let options = EvaluationOptions {
+            tokens: args.evaluation.eval_tokens,
+            ..EvaluationOptions::default()
+        };
+        Some(pipeline::evaluate(
+            &model, &plan, &corpus, &options, &cache, &console,
+        )?)
+    };
+    let source = args
+        .model
+        .model_id
+        .clone()
+        .filter(|id| hub::is_id(id) && !PathBuf::from(id).exists());
+    let options = SurgeryOptions {
+        layout: match args.layout {
+            LayoutArg::Hf => Layout::Hf,
+            LayoutArg::Engine => Layout::Engine,
+        },
+        force: args.force,
+        card: CardFacts {
+            source,
+            loss: report.as_ref().and_then(pipeline::loss),
+        },
+        ..SurgeryOptions::default()
+    };
+    crate::cache::make_parent(&args.output)?;
+    let started = std::time::Instant::now();
+    let summary = surgery::prune(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        &plan,
+        &args.output,
+        &options,
+        &console,
+    )?;
+    let took = started.elapsed();
+    let rate = summary.bytes as f64 / took.as_secs_f64().max(1e-9);
+    console.report(
+        "Pruned",
+        &format!(
+            "{} in {}, {}/s: {}",
+            format::bytes(summary.bytes),
+            format::duration(took),
+            format::bytes(rate as u64),
+            args.output.display()
+        ),
+    );
+    if args.json {
+        output::json(&json!({
+            "output": args.output,
+            "layout": options.layout.to_string(),
+            "bytes": summary.bytes,
+            "tensors": summary.tensors,
+            "shards": summary.shards,
+            "seconds": took.as_secs_f64(),
+            "before": plan.plan().before,
+            "after": plan.plan().after,
+            "evaluation": report,
+        }))?;
+    }
+    Ok(())
+}

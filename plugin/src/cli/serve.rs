@@ -1,0 +1,304 @@
+//! `serve`: prune if need be, then answer requests.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::ValueEnum;
+use prune_eval::Report;
+
+use super::args::{surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs};
+use super::{inspect, interrupt, Global};
+use crate::engine::{
+    self, ApiKey, EngineOptions, LoaderOptions, ModelDType, PagedAttention, Server,
+};
+use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
+use crate::Error;
+
+/// Arguments of `serve`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    #[command(flatten)]
+    budget: BudgetArgs,
+
+    /// Carry out this plan
+    #[arg(
+        long,
+        value_name = "FILE",
+        help_heading = "Pruning",
+        conflicts_with = "budget"
+    )]
+    plan: Option<PathBuf>,
+
+    /// Do not measure the loss
+    #[arg(long, help_heading = "Evaluation", conflicts_with = "eval_tokens")]
+    no_eval: bool,
+
+    /// Seed of criteria that draw at random and of the order of documents
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+
+    #[command(flatten)]
+    calibration: CalibrationArgs,
+
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
+
+    #[command(flatten)]
+    server: ServerArgs,
+
+    #[command(flatten)]
+    engine: EngineArgs,
+}
+
+/// Who is served, and where.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Server")]
+struct ServerArgs {
+    /// Port to listen on
+    #[arg(short, long, default_value_t = 1234)]
+    port: u16,
+
+    /// Address to listen on; 0.0.0.0 for every network
+    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
+    host: String,
+
+    /// Answer only requests with this key as a bearer token
+    #[arg(
+        long,
+        env = "MISTRALRS_PRUNE_API_KEY",
+        hide_env_values = true,
+        value_name = "KEY"
+    )]
+    api_key: Option<String>,
+}
+
+/// How the engine runs.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Engine")]
+struct EngineArgs {
+    /// Requests answered at the same time
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_seqs: u32,
+
+    /// Prefixes whose caches are kept; 0 for none
+    #[arg(long, default_value_t = 16, value_name = "N")]
+    prefix_cache_n: usize,
+
+    /// Run without a key-value cache
+    #[arg(long)]
+    no_kv_cache: bool,
+
+    /// Type of weights in memory: auto (f32 on a CPU), f32, f16 or bf16
+    #[arg(long, default_value = "auto", value_name = "DTYPE")]
+    dtype: ModelDType,
+
+    /// Quantise on loading: 2 to 8, q4k, q8_0, …
+    #[arg(long, value_name = "LEVEL")]
+    isq: Option<String>,
+
+    /// Chat template for a model that has none: a .json file or the template
+    #[arg(short, long, value_name = "TEMPLATE")]
+    chat_template: Option<String>,
+
+    /// Chat template in place of the model's: a .jinja file
+    #[arg(short, long, value_name = "FILE")]
+    jinja_explicit: Option<PathBuf>,
+
+    /// Paged attention
+    #[arg(long, value_enum, default_value_t = Mode::Auto)]
+    paged_attn: Mode,
+
+    /// Paged attention: memory for a context of N tokens
+    #[arg(long, value_name = "N")]
+    pa_context_len: Option<usize>,
+
+    /// Paged attention: memory in megabytes
+    #[arg(long, value_name = "MB", conflicts_with = "pa_context_len")]
+    pa_memory_mb: Option<usize>,
+
+    /// Paged attention: memory as a fraction of what there is
+    #[arg(long, value_name = "FRACTION", conflicts_with_all = ["pa_context_len", "pa_memory_mb"])]
+    pa_memory_fraction: Option<f32>,
+
+    /// Paged attention: tokens of a block
+    #[arg(long, value_name = "N")]
+    pa_block_size: Option<usize>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// On with CUDA
+    Auto,
+    /// On
+    On,
+    /// Off
+    Off,
+}
+
+/// Runs `serve`.
+pub(super) fn execute(args: Args, global: &Global) -> anyhow::Result<()> {
+    let (cache, console) = surroundings(global)?;
+    check(&args)?;
+    // A port that is taken is known before the long work.
+    let listener = engine::listen(&args.server.host, args.server.port)?;
+    let address = listener.local_addr()?;
+    let api_key = args
+        .server
+        .api_key
+        .as_deref()
+        .filter(|key| !key.is_empty())
+        .map(ApiKey::new);
+    let console = Arc::new(console);
+    let job = Job {
+        source: args.model.source(),
+        change: match &args.plan {
+            Some(path) => Change::Plan(path.clone()),
+            None if args.budget.asks() => Change::Make(args.budget.options(args.seed)),
+            None => Change::Nothing,
+        },
+        texts: args.calibration.calibration.clone(),
+        calibration: args.calibration.options(args.seed),
+        evaluation: (!args.no_eval).then(|| EvaluationOptions {
+            tokens: args.evaluation.eval_tokens,
+            ..EvaluationOptions::default()
+        }),
+        device: args.model.device()?,
+        cache,
+        reporter: console.clone(),
+    };
+    let id = job.id();
+    let bundled = job.texts.is_empty() && !matches!(job.change, Change::Nothing);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let server = Server::load(job, args.engine.options(), api_key).await?;
+        if interrupt::asked() {
+            return Err(router_stats::Error::Interrupted.into());
+        }
+        console.text(&format!("\n{}\n", table(server.outcome())));
+        console.report("Serving", &format!("{id} at http://{address}"));
+        console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /v1/models");
+        if bundled {
+            console.hint("calibrated on the bundled mix; `--calibration yours.jsonl` fits the model to your task");
+        }
+        server.run(listener, interrupt::wait()).await?;
+        console.report("Stopped", "");
+        anyhow::Ok(())
+    })
+}
+
+/// Refuses flags that would do nothing.
+fn check(args: &Args) -> crate::Result<()> {
+    let changes = args.budget.asks() || args.plan.is_some();
+    let useless = [
+        (
+            "--calibration",
+            !args.calibration.calibration.is_empty() && !changes,
+        ),
+        ("--no-eval", args.no_eval && !changes),
+        ("--spill", args.calibration.spill && !args.budget.asks()),
+    ];
+    match useless.iter().find(|(_, useless)| *useless) {
+        None => Ok(()),
+        Some((option, _)) => Err(Error::Option {
+            option,
+            expected: "--prune-experts, --keep-experts, --drop-layers or --plan beside it"
+                .to_owned(),
+            found: "none of them".to_owned(),
+        }),
+    }
+}
+
+impl EngineArgs {
+    fn options(&self) -> EngineOptions {
+        EngineOptions {
+            max_seqs: self.max_seqs as usize,
+            prefix_cache_n: self.prefix_cache_n,
+            dtype: self.dtype,
+            isq: self.isq.clone(),
+            paged_attention: PagedAttention {
+                mode: match self.paged_attn {
+                    Mode::Auto => None,
+                    Mode::On => Some(true),
+                    Mode::Off => Some(false),
+                },
+                context_len: self.pa_context_len,
+                memory_mb: self.pa_memory_mb,
+                memory_fraction: self.pa_memory_fraction,
+                block_size: self.pa_block_size,
+            },
+            loader: LoaderOptions {
+                no_kv_cache: self.no_kv_cache,
+                chat_template: self.chat_template.clone(),
+                jinja_explicit: self
+                    .jinja_explicit
+                    .as_ref()
+                    .map(|path| path.display().to_string()),
+            },
+        }
+    }
+}
+
+/// What is served, and what it lost.
+fn table(outcome: &Outcome) -> String {
+    let before = outcome
+        .plan
+        .as_ref()
+        .map_or(&outcome.before, |plan| &plan.before);
+    let after = outcome
+        .plan
+        .as_ref()
+        .map_or(&outcome.before, |plan| &plan.after);
+    let more = outcome.report.as_ref().map(losses).unwrap_or_default();
+    inspect::sizes(before, after, &more)
+}
+
+/// Perplexity with its interval and its worst domain, and agreement.
+fn losses(report: &Report) -> Vec<[String; 4]> {
+    let Some(pruned) = report.variants.first() else {
+        return Vec::new();
+    };
+    let mut rows = Vec::new();
+    let perplexity = |model: &prune_eval::report::Model| {
+        model.estimate("perplexity", None).map_or_else(
+            || "–".to_owned(),
+            |estimate| format!("{:.2}", estimate.value),
+        )
+    };
+    let signed = |x: f64| format!("{:+.1}%", x * 100.0).replace('-', "−");
+    let change = pruned
+        .estimate("perplexity_change", None)
+        .map_or_else(String::new, |change| {
+            let interval = change.interval().map_or_else(String::new, |(low, high)| {
+                format!(" [{:.1}, {:.1}]", low * 100.0, high * 100.0).replace('-', "−")
+            });
+            signed(change.value) + &interval
+        });
+    rows.push([
+        "perplexity".to_owned(),
+        perplexity(&report.reference),
+        perplexity(pruned),
+        change,
+    ]);
+    if let Some((domain, change)) = report.worst_domain(0) {
+        rows.push([
+            format!("  worst: {domain}"),
+            String::new(),
+            String::new(),
+            signed(change.value),
+        ]);
+    }
+    if let Some(agreement) = pruned.estimate("top1_agreement", None) {
+        rows.push([
+            "top-1 agreement".to_owned(),
+            "–".to_owned(),
+            format!("{:.1}%", agreement.value * 100.0),
+            String::new(),
+        ]);
+    }
+    rows
+}

@@ -1,0 +1,61 @@
+//! `stats`: work with statistics files.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+use router_stats::stats::Stats;
+
+use super::{format, output};
+
+/// Arguments of `stats`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join statistics of one model: shards, or other text
+    Merge {
+        /// Statistics files
+        #[arg(required = true, num_args = 2.., value_name = "STATS")]
+        inputs: Vec<PathBuf>,
+
+        /// Statistics file to write
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}
+
+/// Runs `stats`.
+pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
+    let Command::Merge { inputs, output } = &args.command;
+    let mut inputs = inputs.iter();
+    // clap requires two.
+    let Some(first) = inputs.next() else {
+        return Ok(());
+    };
+    let mut all = Stats::read(first)?;
+    for path in inputs {
+        all = all.merge(Stats::read(path)?)?;
+    }
+    crate::cache::make_parent(output)?;
+    all.write(output)?;
+    let tokens: u64 = all
+        .provenance
+        .domains
+        .iter()
+        .map(|domain| domain.tokens)
+        .sum();
+    output::line(
+        "Merged",
+        &format!(
+            "{} tokens, {} domains: {}",
+            format::count(tokens),
+            all.provenance.domains.len(),
+            output.display()
+        ),
+    );
+    Ok(())
+}

@@ -1,0 +1,408 @@
+//! Every way planning, pruning or serving can fail.
+
+use std::path::PathBuf;
+
+use crate::plan::{ExpertBudget, LayerBudget};
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error names what was asked for, what was expected and what was found;
+/// [`Error::hint`] says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Reading, running or measuring the checkpoint failed.
+    #[error(transparent)]
+    Stats(#[from] router_stats::Error),
+    /// Measuring the loss failed.
+    #[error(transparent)]
+    Eval(#[from] prune_eval::Error),
+    /// A name that no registry or statistics file holds.
+    #[error("unknown {what} `{found}`; known: {known}")]
+    Unknown {
+        /// What is named: `criterion`, `domain`.
+        what: &'static str,
+        /// The name.
+        found: String,
+        /// Accepted names, comma separated.
+        known: String,
+    },
+    /// An option has a value that no model could satisfy.
+    #[error("{option}: expected {expected}, found {found}")]
+    Option {
+        /// The flag: `--prune-experts`.
+        option: &'static str,
+        /// Accepted values.
+        expected: String,
+        /// The value.
+        found: String,
+    },
+    /// Fewer experts would be left than each token is routed to.
+    #[error("{budget} would leave {left} of {experts} experts, but the model routes each token to {top_k}")]
+    TooFewExperts {
+        /// What was asked for.
+        budget: ExpertBudget,
+        /// Experts that would stay in a layer.
+        left: usize,
+        /// Experts of that layer.
+        experts: usize,
+        /// Experts each token is routed to.
+        top_k: usize,
+    },
+    /// More experts are to stay than there are.
+    #[error("{budget} asks for more than the {experts} experts there are in layer {layer}")]
+    TooManyExperts {
+        /// What was asked for.
+        budget: ExpertBudget,
+        /// First layer that has fewer.
+        layer: usize,
+        /// Experts of that layer.
+        experts: usize,
+    },
+    /// The fraction is so small that nothing would go.
+    #[error("{budget} would remove none of {experts} experts")]
+    NoExpertRemoved {
+        /// What was asked for.
+        budget: ExpertBudget,
+        /// Experts of the largest layer.
+        experts: usize,
+    },
+    /// No layer would be left.
+    #[error("{budget} would leave 0 of {layers} layers")]
+    TooFewLayers {
+        /// What was asked for.
+        budget: LayerBudget,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// The fraction is so small that nothing would go.
+    #[error("{budget} would remove none of {layers} layers")]
+    NoLayerRemoved {
+        /// What was asked for.
+        budget: LayerBudget,
+        /// Layers of the model.
+        layers: usize,
+    },
+    /// The domains that have tokens weigh nothing.
+    #[error("the statistics hold no tokens under the domain weights {weights}")]
+    NoTokens {
+        /// `name=weight` of every domain.
+        weights: String,
+    },
+    /// A saliency or layer score is NaN or infinite.
+    #[error("{what}: expected a finite score, found {value}: the statistics are damaged")]
+    NonFiniteScore {
+        /// Criterion, layer and expert.
+        what: String,
+        /// The value.
+        value: f64,
+    },
+    /// A plan or statistics file belongs to another model.
+    #[error(
+        "{what} made for model {} ({name}), this is {} ({found_name})",
+        short(fingerprint, found),
+        short(found, fingerprint)
+    )]
+    OtherModel {
+        /// File or object, with its verb: `half.plan.json was`.
+        what: String,
+        /// Fingerprint it was made for.
+        fingerprint: String,
+        /// Name of the model it was made for.
+        name: String,
+        /// Fingerprint of the checkpoint at hand.
+        found: String,
+        /// Name of the checkpoint at hand.
+        found_name: String,
+    },
+    /// A file is not a plan.
+    #[error("{}: not a plan: {source}", path.display())]
+    PlanFile {
+        /// File.
+        path: PathBuf,
+        /// Position and reason.
+        source: serde_json::Error,
+    },
+    /// A plan was written by another version.
+    #[error("{plan}: plan version {found}; this build reads {supported}")]
+    PlanVersion {
+        /// The plan's file, or `the plan`.
+        plan: String,
+        /// Version in the file.
+        found: u32,
+        /// Version this build reads.
+        supported: u32,
+    },
+    /// A plan contradicts itself or the model.
+    #[error("{plan}: {field}: expected {expected}, found {found}")]
+    Plan {
+        /// The plan's file, or `the plan`.
+        plan: String,
+        /// Entry of the plan.
+        field: String,
+        /// What the entry must hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// Kept layers keep different numbers of experts.
+    #[error(
+        "{plan}: layer {first} keeps {first_count} experts but layer {other} keeps {other_count}: \
+         a checkpoint states one number of experts for all layers"
+    )]
+    UnevenExperts {
+        /// The plan's file, or `the plan`.
+        plan: String,
+        /// First kept MoE layer.
+        first: usize,
+        /// Experts it keeps.
+        first_count: usize,
+        /// First layer that differs.
+        other: usize,
+        /// Experts that one keeps.
+        other_count: usize,
+    },
+    /// The directory to write is already there.
+    #[error("{}: already exists", path.display())]
+    OutputExists {
+        /// Directory.
+        path: PathBuf,
+    },
+    /// The directory to replace is not one that pruning made.
+    #[error("{}: expected {expected}, found {found}", path.display())]
+    NotReplaceable {
+        /// Directory.
+        path: PathBuf,
+        /// What can be replaced.
+        expected: &'static str,
+        /// What is there.
+        found: &'static str,
+    },
+    /// Another run is writing the same directory.
+    #[error("{}: another run is writing it", path.display())]
+    OutputBusy {
+        /// Directory.
+        path: PathBuf,
+    },
+    /// A checkpoint holds a tensor that would be wrong after pruning, whether
+    /// it were carried over or left out.
+    #[error("{}: tensor `{tensor}`: expected {expected}", path.display())]
+    Unclassified {
+        /// Checkpoint directory.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// What the family has in its place.
+        expected: String,
+    },
+    /// What is named is neither a directory nor a hub id.
+    #[error("{model}: no such directory, and not a hub id")]
+    NoSuchModel {
+        /// What was named.
+        model: String,
+    },
+    /// A model cannot be had from the hub.
+    #[error("{id} @ {revision}: {failure}")]
+    Hub {
+        /// `org/name`.
+        id: String,
+        /// Branch, tag or commit.
+        revision: String,
+        /// Why.
+        failure: crate::hub::Failure,
+    },
+    /// No environment variable says where intermediate files go.
+    #[error("no folder for intermediate files: neither XDG_CACHE_HOME nor HOME is set")]
+    NoCacheFolder,
+    /// A value cannot be written as JSON.
+    #[error("writing JSON: {0}")]
+    Serialize(#[source] serde_json::Error),
+    /// The server cannot listen.
+    #[error("{host}:{port}: {source}")]
+    Listen {
+        /// Address.
+        host: String,
+        /// Port.
+        port: u16,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The engine failed.
+    #[error("{what}: {reason}")]
+    Engine {
+        /// What it was doing.
+        what: &'static str,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl Error {
+    /// Whether the request was wrong, rather than the work having failed.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::Unknown { .. }
+                | Self::Option { .. }
+                | Self::TooFewExperts { .. }
+                | Self::TooManyExperts { .. }
+                | Self::NoExpertRemoved { .. }
+                | Self::TooFewLayers { .. }
+                | Self::NoLayerRemoved { .. }
+                | Self::NoTokens { .. }
+        )
+    }
+
+    /// One sentence of advice, where there is any to give.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::Stats(error) => return error.hint(),
+            Self::Eval(error) => return error.hint(),
+            Self::NoSuchModel { .. } => {
+                "a model is a local directory or a hub id such as org/name; without -m it is the demo model".to_owned()
+            }
+            Self::Hub { failure, .. } => failure.hint().to_owned(),
+            Self::NoCacheFolder => "choose one with --cache-dir".to_owned(),
+            Self::Listen { source, port, .. } => match source.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    format!("another program listens there; stop it, or choose another port: --port {}", port.wrapping_add(1).max(1024))
+                }
+                std::io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; try --port 1234".to_owned(),
+                _ => "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 for every network".to_owned(),
+            },
+            Self::TooFewExperts { experts, top_k, .. } if top_k >= experts => {
+                "every token is routed to every expert of this model, so none can be removed".to_owned()
+            }
+            Self::TooFewExperts { budget: ExpertBudget::Keep(_), top_k, .. } => {
+                format!("keep at least {top_k}")
+            }
+            Self::TooFewExperts { experts, top_k, .. } => {
+                let most = exact_fraction(experts - top_k, *experts);
+                let instead = if most > 0.5 { "; try 0.5" } else { "" };
+                format!("the most this model can lose is {most} ({top_k} experts stay){instead}")
+            }
+            Self::TooManyExperts { experts, .. } => format!("keep at most {experts}"),
+            Self::NoExpertRemoved { experts: 0, .. } => return None,
+            Self::NoExpertRemoved { experts, .. } => {
+                format!("the least that removes an expert is {}", exact_fraction(1, *experts))
+            }
+            Self::TooFewLayers { layers, .. } => {
+                format!("the most this model can lose is {}", layers.saturating_sub(1))
+            }
+            Self::NoLayerRemoved { .. } => "give a number of layers instead: --drop-layers 1".to_owned(),
+            Self::NoTokens { .. } => "give some weight to a domain that has text".to_owned(),
+            Self::NonFiniteScore { .. } => "run `calibrate` again".to_owned(),
+            Self::OtherModel { .. } => {
+                "plans do not transfer between models; run `plan` on statistics of this one".to_owned()
+            }
+            Self::PlanFile { .. } => "`plan STATS -o FILE` writes one".to_owned(),
+            Self::PlanVersion { .. } => "run `plan` again with this version".to_owned(),
+            Self::OutputExists { .. } => {
+                "--force replaces a pruned checkpoint; or choose another directory with -o".to_owned()
+            }
+            Self::NotReplaceable { .. } => "choose another directory with -o".to_owned(),
+            Self::OutputBusy { .. } => "wait for it, or choose another directory with -o".to_owned(),
+            Self::Unclassified { .. } => {
+                "this variant of the family is not supported; multi-token-prediction blocks and quantised \
+                 experts have to be removed or converted first"
+                    .to_owned()
+            }
+            Self::UnevenExperts { .. } => "keep the same number in every layer that stays".to_owned(),
+            Self::Unknown { .. }
+            | Self::Option { .. }
+            | Self::Plan { .. }
+            | Self::Serialize(_)
+            | Self::Engine { .. } => return None,
+        })
+    }
+}
+
+/// The smallest fraction of four decimals that is at least `part / whole`. It
+/// rounds up, so that taking it of `whole` and rounding down gives `part`.
+fn exact_fraction(part: usize, whole: usize) -> f64 {
+    const DECIMALS: f64 = 1e4;
+    const ROUNDING: f64 = 1e-6;
+    (part as f64 / whole as f64 * DECIMALS - ROUNDING).ceil() / DECIMALS
+}
+
+/// The first digits of a fingerprint: four, or eight if `other` begins alike.
+fn short(fingerprint: &str, other: &str) -> String {
+    let prefix = |text: &str, digits| text.chars().take(digits).collect::<String>();
+    let digits = if prefix(fingerprint, 4) == prefix(other, 4) {
+        8
+    } else {
+        4
+    };
+    prefix(fingerprint, digits) + "…"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn too_few(fraction: f64, left: usize, experts: usize, top_k: usize) -> Error {
+        Error::TooFewExperts {
+            budget: ExpertBudget::Fraction(fraction),
+            left,
+            experts,
+            top_k,
+        }
+    }
+
+    #[test]
+    fn an_impossible_fraction_names_what_is_left_and_the_most_that_can_go() {
+        let error = too_few(0.95, 7, 128, 8);
+        assert_eq!(
+            error.to_string(),
+            "--prune-experts 0.95 would leave 7 of 128 experts, but the model routes each token to 8"
+        );
+        assert_eq!(
+            error.hint().unwrap(),
+            "the most this model can lose is 0.9375 (8 experts stay); try 0.5"
+        );
+        assert!(error.is_usage());
+        assert_eq!(
+            too_few(0.9, 1, 4, 3).hint().unwrap(),
+            "the most this model can lose is 0.25 (3 experts stay)"
+        );
+        assert!(too_few(0.5, 2, 4, 4)
+            .hint()
+            .unwrap()
+            .contains("none can be removed"));
+    }
+
+    #[test]
+    fn the_most_that_can_go_is_accepted_when_typed_back() {
+        for experts in 1..300 {
+            for removed in 0..experts {
+                let fraction = exact_fraction(removed, experts);
+                let kept = ExpertBudget::Fraction(fraction).kept(experts);
+                assert_eq!(
+                    kept,
+                    experts - removed,
+                    "{removed} of {experts}: {fraction}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn another_model_is_named_with_both_fingerprints() {
+        let other = |found: &str| Error::OtherModel {
+            what: "half.plan.json was".into(),
+            fingerprint: "5f1c0000aaaa".into(),
+            name: "Qwen3-30B-A3B".into(),
+            found: found.into(),
+            found_name: "Qwen3-Coder-30B-A3B".into(),
+        };
+        assert_eq!(
+            other("9b02ffff").to_string(),
+            "half.plan.json was made for model 5f1c… (Qwen3-30B-A3B), this is 9b02… (Qwen3-Coder-30B-A3B)"
+        );
+        assert!(other("5f1c1111bbbb")
+            .to_string()
+            .contains("5f1c0000… (Qwen3-30B-A3B), this is 5f1c1111…"));
+        assert!(!other("9b02ffff").is_usage());
+    }
+}

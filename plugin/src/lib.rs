@@ -1,0 +1,27 @@
+//! Prunes Mixture-of-Experts checkpoints and serves them with mistral.rs.
+//!
+//! Data flows one way: statistics ([`router_stats`]) become scores
+//! ([`saliency`]), scores become kept counts ([`allocate`], [`layers`]), those
+//! a [`plan`], and the plan a smaller checkpoint ([`surgery`]). [`pipeline`]
+//! strings the steps together and [`cache`]s each of them; [`engine`] serves
+//! the result.
+//!
+//! This crate owns what to prune, writing it, and everything that names
+//! mistral.rs. It owns no forward pass (`router_stats`) and no metric
+//! (`prune_eval`).
+
+pub mod allocate;
+pub mod cache;
+pub mod cli;
+pub mod demo;
+pub mod device;
+pub mod engine;
+mod error;
+pub mod hub;
+pub mod layers;
+pub mod pipeline;
+pub mod plan;
+pub mod saliency;
+pub mod surgery;
+
+pub use error::{Error, Result};

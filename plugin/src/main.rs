@@ -1,0 +1,7 @@
+//! The `mistralrs-prune` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mistralrs_prune::cli::main()
+}

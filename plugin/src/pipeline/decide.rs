@@ -1,0 +1,69 @@
+//! Statistics → a plan.
+
+use super::{Measured, Model, Reporter, CACHED};
+use crate::cache::{self, Cache, Key};
+use crate::plan::{self, PlanOptions, ValidPlan};
+use crate::Result;
+
+/// The plan that `options` ask for, from the cache or made now. Statistics are
+/// only read in the second case.
+///
+/// # Errors
+/// Those of planning, and if the cache cannot be written.
+pub fn decide(
+    model: &Model,
+    measured: &Measured,
+    options: &PlanOptions,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) -> Result<ValidPlan> {
+    // The key holds every option; their debug form names them all.
+    let key = Key::new("plan")
+        .with(&measured.key)
+        .with(&format!("{options:?}"))
+        .finish();
+    let path = cache.plan(&key);
+    let _lock = cache.lock(&key, reporter)?;
+    if let Ok(plan) = plan::read(&path) {
+        let plan = ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology())?;
+        reporter.report(CACHED, &format!("plan         {}", path.display()));
+        return Ok(plan);
+    }
+    let plan = plan::plan(
+        &measured.read()?,
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        options,
+    )?;
+    cache::make_parent(&path)?;
+    plan::write(plan.plan(), &path)?;
+    reporter.report("Planned", &summary(&plan));
+    Ok(plan)
+}
+
+/// `reap, uniform: keep 8 of 16 experts in 4 layers`.
+pub(super) fn summary(plan: &ValidPlan) -> String {
+    let plan = plan.plan();
+    let most = |experts: &[usize]| experts.iter().copied().max().unwrap_or(0);
+    let dropped = plan.before.layers - plan.after.layers;
+    let mut text = format!(
+        "{}, {}: keep {} of {} experts in {} layers",
+        plan.method.criterion,
+        plan.method.allocator,
+        most(&plan.after.experts_per_layer),
+        most(&plan.before.experts_per_layer),
+        plan.after
+            .experts_per_layer
+            .iter()
+            .filter(|&&experts| experts > 0)
+            .count(),
+    );
+    if dropped > 0 {
+        text.push_str(&format!(
+            ", drop {dropped} of {} layers",
+            plan.before.layers
+        ));
+    }
+    text
+}

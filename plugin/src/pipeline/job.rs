@@ -1,0 +1,221 @@
+//! All the steps behind one call: what `serve` does before it listens.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::Device;
+use prune_eval::Report;
+use router_stats::calibration::Source;
+
+use super::{
+    decide, evaluate, loss, measure, Calibration, EvaluationOptions, Model, ModelSource, Reporter,
+    Texts,
+};
+use crate::cache::Cache;
+use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
+use crate::surgery::{CardFacts, PLAN_FILE};
+use crate::Result;
+
+/// What is to become of the model.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// It stays as it is.
+    Nothing,
+    /// What a plan file says.
+    Plan(PathBuf),
+    /// What these options make of the statistics.
+    Make(PlanOptions),
+}
+
+/// A model and what is to become of it.
+#[derive(Clone)]
+pub struct Job {
+    /// The model.
+    pub source: ModelSource,
+    /// What is to become of it.
+    pub change: Change,
+    /// Text to calibrate and check with; none is the bundled text.
+    pub texts: Vec<Source>,
+    /// How statistics are made.
+    pub calibration: Calibration,
+    /// How the loss is measured; `None` does not.
+    pub evaluation: Option<EvaluationOptions>,
+    /// Where computations run.
+    pub device: Device,
+    /// Where intermediate files are kept.
+    pub cache: Cache,
+    /// Who is told.
+    pub reporter: Arc<dyn Reporter>,
+}
+
+/// A checkpoint that the engine can load, and how it came about.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The model as it was.
+    pub before: Size,
+    /// The plan that was carried out, now or when the directory was made.
+    pub plan: Option<Plan>,
+    /// What it cost, if that was measured.
+    pub report: Option<Report>,
+}
+
+impl Job {
+    /// What the result is called: `demo-reap-0.5`.
+    pub fn id(&self) -> String {
+        let name = self.source.name();
+        match &self.change {
+            Change::Nothing => name,
+            Change::Plan(path) => {
+                let stem = path
+                    .file_name()
+                    .map(|file| file.to_string_lossy().into_owned())
+                    .unwrap_or_default();
+                let stem = stem.strip_suffix(".json").unwrap_or(&stem);
+                format!("{name}-{}", stem.strip_suffix(".plan").unwrap_or(stem))
+            }
+            Change::Make(options) => {
+                let mut id = name;
+                match options.experts {
+                    Some(ExpertBudget::Fraction(fraction)) => {
+                        id += &format!("-{}-{fraction}", options.criterion)
+                    }
+                    Some(ExpertBudget::Keep(kept)) => {
+                        id += &format!("-{}-keep{kept}", options.criterion)
+                    }
+                    None => {}
+                }
+                match options.drop_layers {
+                    Some(LayerBudget::Count(count)) => id += &format!("-drop{count}"),
+                    Some(LayerBudget::Fraction(fraction)) => id += &format!("-drop{fraction}"),
+                    None => {}
+                }
+                id
+            }
+        }
+    }
+
+    /// Does what has not been done before.
+    ///
+    /// # Errors
+    /// Those of every step; what is finished is kept for the next time.
+    pub fn run(&self) -> Result<Outcome> {
+        let (cache, reporter) = (&self.cache, &*self.reporter);
+        let model = self.source.open(&self.device, cache, reporter)?;
+        let before = model.size()?;
+        let Some(plan) = self.plan(&model)? else {
+            let dir = if super::needs_relayout(&model)? {
+                super::relayout(&model, cache, reporter)?
+            } else {
+                model.checkpoint().dir().to_path_buf()
+            };
+            // A directory that was pruned before says how.
+            let plan = plan::read(model.checkpoint().dir().join(PLAN_FILE)).ok();
+            return Ok(Outcome {
+                dir,
+                before,
+                plan,
+                report: None,
+            });
+        };
+        let report = match &self.evaluation {
+            Some(options) => {
+                let held_out = Texts::new(&self.texts, &model, cache, reporter)?.held_out;
+                Some(evaluate(
+                    &model, &plan, &held_out, options, cache, reporter,
+                )?)
+            }
+            None => None,
+        };
+        let source = self
+            .source
+            .model
+            .clone()
+            .filter(|id| crate::hub::is_id(id) && !model.checkpoint().dir().ends_with(id));
+        let card = CardFacts {
+            source,
+            loss: report.as_ref().and_then(loss),
+        };
+        let dir = super::write(&model, &plan, card, cache, reporter)?;
+        Ok(Outcome {
+            dir,
+            before,
+            plan: Some(plan.plan().clone()),
+            report,
+        })
+    }
+
+    /// The plan to carry out, if there is one.
+    fn plan(&self, model: &Model) -> Result<Option<ValidPlan>> {
+        let (cache, reporter) = (&self.cache, &*self.reporter);
+        match &self.change {
+            Change::Nothing => Ok(None),
+            Change::Plan(path) => {
+                let plan =
+                    ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
+                reporter.report("Planned", &decide::summary(&plan));
+                Ok(Some(plan))
+            }
+            Change::Make(options) => {
+                // An impossible budget is refused before the long work.
+                plan::check(options, model.topology())?;
+                let corpus = Texts::new(&self.texts, model, cache, reporter)?.calibration;
+                let measured = measure(model, &corpus, &self.calibration, cache, reporter)?;
+                decide(model, &measured, options, cache, reporter).map(Some)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use router_stats::progress::Silent;
+
+    use super::*;
+
+    fn id(change: Change) -> String {
+        Job {
+            source: ModelSource {
+                model: Some("org/base".to_owned()),
+                ..ModelSource::default()
+            },
+            change,
+            texts: Vec::new(),
+            calibration: Calibration::default(),
+            evaluation: None,
+            device: Device::Cpu,
+            cache: Cache::new("unused"),
+            reporter: Arc::new(Silent),
+        }
+        .id()
+    }
+
+    #[test]
+    fn ids_tell_what_was_done() {
+        let options = |experts, drop_layers| {
+            Change::Make(PlanOptions {
+                experts,
+                drop_layers,
+                ..PlanOptions::default()
+            })
+        };
+        assert_eq!(id(Change::Nothing), "base");
+        assert_eq!(id(Change::Plan("x/half.plan.json".into())), "base-half");
+        assert_eq!(
+            id(options(Some(ExpertBudget::Fraction(0.5)), None)),
+            "base-reap-0.5"
+        );
+        assert_eq!(
+            id(options(
+                Some(ExpertBudget::Keep(64)),
+                Some(LayerBudget::Count(2))
+            )),
+            "base-reap-keep64-drop2"
+        );
+        assert_eq!(
+            id(options(None, Some(LayerBudget::Fraction(0.25)))),
+            "base-drop0.25"
+        );
+    }
+}

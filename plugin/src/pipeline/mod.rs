@@ -1,0 +1,53 @@
+//! The steps from a model's name to a smaller checkpoint, each with its cache.
+//!
+//! ```text
+//! resolve    a name → an open checkpoint        the demo, a directory, the hub
+//! texts      files → calibration and held-out   the bundled ones by default
+//! measure    text → statistics                  cached by model, text, settings
+//! decide     statistics → a plan                cached by statistics and options
+//! evaluate   a plan → what it costs             cached by plan and text
+//! write      a plan → a checkpoint              cached by plan and layout
+//! job        all of them behind one call
+//! ```
+//!
+//! Owns the order of the steps and what their cache entries depend on. How a
+//! step works is its own module's business; how it is shown, a [`Reporter`]'s.
+
+mod decide;
+mod evaluate;
+mod job;
+mod measure;
+mod resolve;
+mod texts;
+mod write;
+
+use router_stats::progress::Progress;
+
+pub use decide::decide;
+pub use evaluate::{evaluate, loss, EvaluationOptions};
+pub use job::{Change, Job, Outcome};
+pub use measure::{measure, Calibration, Measured};
+pub use resolve::{Model, ModelSource};
+pub use texts::{bundled_held_out, read, sequences, Texts};
+pub use write::{needs_relayout, relayout, write};
+
+/// Verb of a step that found its result already there.
+pub const CACHED: &str = "Cached";
+
+/// Shows what the steps do. Long ones report [`Progress`] as well.
+pub trait Reporter: Progress + Send {
+    /// A step is done: a verb, and what came of it.
+    fn report(&self, verb: &str, text: &str);
+
+    /// Lines to be shown as they are.
+    fn text(&self, text: &str);
+
+    /// Advice.
+    fn hint(&self, text: &str);
+}
+
+impl Reporter for router_stats::progress::Silent {
+    fn report(&self, _: &str, _: &str) {}
+    fn text(&self, _: &str) {}
+    fn hint(&self, _: &str) {}
+}

@@ -1,0 +1,202 @@
+//! A model's name → an open checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use router_stats::checkpoint::Checkpoint;
+use router_stats::family::{Family, Keep, Topology};
+use tokenizers::Tokenizer;
+
+use super::Reporter;
+use crate::cache::Cache;
+use crate::demo::{self, Demo};
+use crate::hub::{self, Hub, Token};
+use crate::plan::Size;
+use crate::{Error, Result};
+
+/// Which model, as a person says it.
+#[derive(Debug, Clone, Default)]
+pub struct ModelSource {
+    /// A directory or a hub id; `None` is the demo model.
+    pub model: Option<String>,
+    /// Revision on the hub.
+    pub revision: Option<String>,
+    /// Token for the hub.
+    pub token: Token,
+}
+
+impl ModelSource {
+    /// A short name: the last part of the path or id.
+    pub fn name(&self) -> String {
+        let Some(model) = &self.model else {
+            return demo::NAME.to_owned();
+        };
+        let path = Path::new(model);
+        // `.` and `..` have a name only as absolute paths.
+        let absolute = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+        let named = if path.is_dir() { &absolute } else { path };
+        named
+            .file_name()
+            .map_or_else(|| model.clone(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// Finds the model's files, downloading them if it has to.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchModel`], [`Error::Hub`], or if the cache cannot be
+    /// written.
+    pub fn directory(&self, cache: &Cache, reporter: &dyn Reporter) -> Result<PathBuf> {
+        let Some(model) = &self.model else {
+            return Ok(Demo::unpack(cache, reporter)?.dir().to_path_buf());
+        };
+        let path = Path::new(model);
+        if path.exists() {
+            if self.revision.is_some() {
+                return Err(Error::Option {
+                    option: "--hf-revision",
+                    expected: "a model on the hub".to_owned(),
+                    found: format!("the local path {model}"),
+                });
+            }
+            return Ok(path.to_path_buf());
+        }
+        if !hub::is_id(model) {
+            return Err(Error::NoSuchModel {
+                model: model.clone(),
+            });
+        }
+        let snapshot = Hub::from_env(self.token.clone()).snapshot(
+            model,
+            self.revision.as_deref(),
+            reporter,
+        )?;
+        let commit: String = snapshot.commit.chars().take(7).collect();
+        reporter.report("Resolved", &format!("{model} @ {commit}"));
+        Ok(snapshot.dir)
+    }
+
+    /// Opens the model. No weights are read yet.
+    ///
+    /// # Errors
+    /// Those of [`directory`](Self::directory) and of opening a checkpoint.
+    pub fn open(&self, device: &Device, cache: &Cache, reporter: &dyn Reporter) -> Result<Model> {
+        Model::open(&self.directory(cache, reporter)?, self.name(), device)
+    }
+}
+
+/// An open checkpoint with what identifies it.
+#[derive(Clone)]
+pub struct Model {
+    /// Short name, for people.
+    pub name: String,
+    /// Hash of configuration and weights.
+    pub fingerprint: String,
+    /// Ready to run.
+    pub forward: router_stats::forward::Model,
+}
+
+impl Model {
+    /// Opens the checkpoint in `dir`.
+    ///
+    /// # Errors
+    /// Those of opening a checkpoint.
+    pub fn open(dir: &Path, name: String, device: &Device) -> Result<Self> {
+        let checkpoint = Arc::new(Checkpoint::open(dir)?);
+        let fingerprint = checkpoint.fingerprint()?;
+        let forward = router_stats::forward::Model::open(checkpoint, device)?;
+        Ok(Self {
+            name,
+            fingerprint,
+            forward,
+        })
+    }
+
+    /// The checkpoint.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        self.forward.checkpoint()
+    }
+
+    /// Its family.
+    pub fn family(&self) -> &'static dyn Family {
+        self.forward.family()
+    }
+
+    /// Its structure.
+    pub fn topology(&self) -> &Topology {
+        self.forward.topology()
+    }
+
+    /// Its size.
+    ///
+    /// # Errors
+    /// Those of reading the tensor list.
+    pub fn size(&self) -> Result<Size> {
+        Size::of(
+            self.checkpoint(),
+            self.family(),
+            self.topology(),
+            &Keep::all(self.topology()),
+        )
+    }
+
+    /// The token between documents: `<|endoftext|>` if the tokenizer has it,
+    /// else the first end token that `generation_config.json` or `config.json`
+    /// names.
+    pub fn separator(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        let generation = self.checkpoint().dir().join("generation_config.json");
+        let generation =
+            crate::cache::read_json::<serde_json::Value>(&generation).unwrap_or_default();
+        tokenizer.token_to_id("<|endoftext|>").or_else(|| {
+            [&generation, self.checkpoint().config().value()]
+                .into_iter()
+                .find_map(|config| {
+                    let tokens = &config["eos_token_id"];
+                    tokens
+                        .as_u64()
+                        .or_else(|| tokens.get(0)?.as_u64())
+                        .and_then(|token| u32::try_from(token).ok())
+                })
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(model: &str) -> String {
+        ModelSource {
+            model: Some(model.to_owned()),
+            ..ModelSource::default()
+        }
+        .name()
+    }
+
+    #[test]
+    fn names_are_the_last_part_of_paths_and_ids() {
+        assert_eq!(ModelSource::default().name(), "demo");
+        assert_eq!(name("Qwen/Qwen3-30B-A3B"), "Qwen3-30B-A3B");
+        assert_eq!(name("/no/such/dir"), "dir");
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(name("."), here.file_name().unwrap().to_str().unwrap());
+    }
+
+    #[test]
+    fn what_is_neither_a_path_nor_an_id_is_refused() {
+        let cache = Cache::new("unused");
+        for model in ["nothing", "./nothing/here", "/no/such/dir"] {
+            let source = ModelSource {
+                model: Some(model.to_owned()),
+                ..ModelSource::default()
+            };
+            let error = source
+                .directory(&cache, &router_stats::progress::Silent)
+                .unwrap_err();
+            assert!(
+                matches!(error, Error::NoSuchModel { .. }),
+                "{model}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! A plan → a checkpoint in the cache.
+
+use std::path::PathBuf;
+
+use router_stats::checkpoint::{ExpertReader, Layout as Stored};
+
+use super::{Model, Reporter, CACHED};
+use crate::cache::{self, Cache, Key};
+use crate::plan::ValidPlan;
+use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};
+use crate::Result;
+
+/// The checkpoint that `plan` leaves of `model` in the engine's layout, from
+/// the cache or written now.
+///
+/// # Errors
+/// Those of surgery, and if the cache cannot be written.
+pub fn write(
+    model: &Model,
+    plan: &ValidPlan,
+    card: CardFacts,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) -> Result<PathBuf> {
+    let key = Key::new("checkpoint")
+        .with_json(plan.plan())?
+        .with("engine")
+        .finish();
+    // A hub id names its organisation too.
+    let whole = plan.plan().model.name.as_str();
+    let name = format!(
+        "{}-pruned",
+        whole.rsplit_once('/').map_or(whole, |(_, name)| name)
+    );
+    cached(&key, &name, cache, reporter, |out| {
+        let options = SurgeryOptions {
+            card,
+            ..SurgeryOptions::default()
+        };
+        surgery::prune(
+            model.checkpoint(),
+            model.family(),
+            model.topology(),
+            plan,
+            out,
+            &options,
+            reporter,
+        )
+    })
+}
+
+/// Whether the engine cannot read the experts as `model` stores them.
+///
+/// # Errors
+/// If an expert is missing or has another shape than it must.
+pub fn needs_relayout(model: &Model) -> Result<bool> {
+    let topology = model.topology();
+    let Some((layer, moe)) =
+        (0..topology.layers()).find_map(|layer| Some((layer, topology.moe(layer)?)))
+    else {
+        return Ok(false);
+    };
+    let reader = ExpertReader::open(
+        model.checkpoint(),
+        model.family().names(),
+        layer,
+        moe,
+        topology.hidden,
+    )?;
+    let wanted = if model.family().engine_stacks_experts() {
+        Stored::Stacked { transposed: true }
+    } else {
+        Stored::PerExpert
+    };
+    Ok(reader.layout() != wanted)
+}
+
+/// All of `model` in the engine's layout, from the cache or written now.
+///
+/// # Errors
+/// Those of surgery, and if the cache cannot be written.
+pub fn relayout(model: &Model, cache: &Cache, reporter: &dyn Reporter) -> Result<PathBuf> {
+    let key = Key::new("layout")
+        .with(&model.fingerprint)
+        .with("engine")
+        .finish();
+    cached(&key, &model.name, cache, reporter, |out| {
+        surgery::convert(
+            model.checkpoint(),
+            model.family(),
+            model.topology(),
+            Layout::Engine,
+            out,
+            reporter,
+        )
+    })
+}
+
+fn cached(
+    key: &str,
+    name: &str,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+    make: impl FnOnce(&std::path::Path) -> Result<surgery::Summary>,
+) -> Result<PathBuf> {
+    let out = cache.checkpoint(key, name);
+    let _lock = cache.lock(key, reporter)?;
+    if out.exists() {
+        reporter.report(CACHED, &format!("checkpoint   {}", out.display()));
+        return Ok(out);
+    }
+    cache::make_parent(&out)?;
+    let started = std::time::Instant::now();
+    let summary = make(&out)?;
+    let seconds = started.elapsed().as_secs_f64().max(1e-9);
+    let megabytes = summary.bytes as f64 / 1e6;
+    reporter.report(
+        "Wrote",
+        &format!(
+            "{megabytes:.1} MB, {} tensors, {:.0} MB/s",
+            summary.tensors,
+            megabytes / seconds
+        ),
+    );
+    Ok(out)
+}

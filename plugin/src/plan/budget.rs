@@ -1,0 +1,257 @@
+//! How much goes: the arithmetic and the limits of a budget.
+
+use std::fmt;
+use std::str::FromStr;
+
+use router_stats::family::Topology;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Slack for products such as 0.7·10, which f64 puts just below 7.
+const ROUNDING: f64 = 1e-9;
+
+/// How many experts a layer loses or keeps. Displays as the flag that asks for
+/// it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExpertBudget {
+    /// The fraction f of every layer's experts goes, rounded down: of E experts
+    /// ⌊f·E⌋, so that at least (1 − f)·E stay.
+    Fraction(f64),
+    /// So many experts stay in every layer.
+    Keep(usize),
+}
+
+impl ExpertBudget {
+    const FRACTION: &'static str = "--prune-experts";
+    const KEEP: &'static str = "--keep-experts";
+
+    /// Fails for a fraction outside [0, 1).
+    ///
+    /// # Errors
+    /// [`Error::Option`]
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Fraction(fraction) => check_fraction(Self::FRACTION, fraction),
+            Self::Keep(_) => Ok(()),
+        }
+    }
+
+    /// Experts of `experts` that stay. [`Keep`](Self::Keep) may exceed them.
+    pub fn kept(self, experts: usize) -> usize {
+        match self {
+            Self::Fraction(fraction) => experts - floor_of(fraction, experts),
+            Self::Keep(kept) => kept,
+        }
+    }
+
+    /// Experts that stay in each layer: `[L]` → `[L]`, 0 for dense layers.
+    ///
+    /// # Errors
+    /// [`Error::Option`], [`Error::TooManyExperts`], or
+    /// [`Error::NoExpertRemoved`] if a fraction above 0 rounds down to nothing
+    /// in every layer.
+    pub(super) fn per_layer(self, experts: &[usize]) -> Result<Vec<usize>> {
+        self.check()?;
+        let mut kept = vec![0; experts.len()];
+        for (layer, &experts) in experts.iter().enumerate().filter(|(_, &n)| n > 0) {
+            kept[layer] = self.kept(experts);
+            if kept[layer] > experts {
+                return Err(Error::TooManyExperts {
+                    budget: self,
+                    layer,
+                    experts,
+                });
+            }
+        }
+        match self {
+            Self::Fraction(fraction) if fraction > 0.0 && kept == experts => {
+                let experts = experts.iter().copied().max().unwrap_or(0);
+                Err(Error::NoExpertRemoved {
+                    budget: self,
+                    experts,
+                })
+            }
+            _ => Ok(kept),
+        }
+    }
+
+    /// Fails if `left` experts are fewer than the router of `layer` picks.
+    ///
+    /// # Errors
+    /// [`Error::TooFewExperts`]
+    pub(super) fn leaves_top_k(self, topology: &Topology, layer: usize, left: usize) -> Result<()> {
+        match topology.moe(layer) {
+            Some(moe) if left < moe.router.top_k => Err(Error::TooFewExperts {
+                budget: self,
+                left,
+                experts: moe.experts,
+                top_k: moe.router.top_k,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for ExpertBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fraction(fraction) => write!(f, "{} {fraction}", Self::FRACTION),
+            Self::Keep(kept) => write!(f, "{} {kept}", Self::KEEP),
+        }
+    }
+}
+
+/// How many layers go. Parses from `2` (a count) or `0.1` (a fraction), and
+/// displays as the flag that asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LayerBudget {
+    /// So many layers.
+    Count(usize),
+    /// The fraction f of the layers, rounded down: of L layers ⌊f·L⌋.
+    Fraction(f64),
+}
+
+impl LayerBudget {
+    const FLAG: &'static str = "--drop-layers";
+
+    /// Fails for a fraction outside [0, 1).
+    ///
+    /// # Errors
+    /// [`Error::Option`]
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::Fraction(fraction) => check_fraction(Self::FLAG, fraction),
+            Self::Count(_) => Ok(()),
+        }
+    }
+
+    /// Layers of `layers` that go.
+    ///
+    /// # Errors
+    /// [`Error::Option`], [`Error::TooFewLayers`] if none would be left, or
+    /// [`Error::NoLayerRemoved`] if a fraction above 0 rounds down to nothing.
+    pub(super) fn of(self, layers: usize) -> Result<usize> {
+        self.check()?;
+        let count = match self {
+            Self::Fraction(fraction) => floor_of(fraction, layers),
+            Self::Count(count) => count,
+        };
+        match self {
+            _ if count >= layers => Err(Error::TooFewLayers {
+                budget: self,
+                layers,
+            }),
+            Self::Fraction(fraction) if fraction > 0.0 && count == 0 => {
+                Err(Error::NoLayerRemoved {
+                    budget: self,
+                    layers,
+                })
+            }
+            _ => Ok(count),
+        }
+    }
+}
+
+impl fmt::Display for LayerBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(f, "{} {count}", Self::FLAG),
+            Self::Fraction(fraction) => write!(f, "{} {fraction}", Self::FLAG),
+        }
+    }
+}
+
+impl FromStr for LayerBudget {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let text = text.trim();
+        let budget = match (text.parse(), text.parse()) {
+            (Ok(count), _) => Self::Count(count),
+            (_, Ok(fraction)) => Self::Fraction(fraction),
+            _ => {
+                return Err(Error::Option {
+                    option: Self::FLAG,
+                    expected: "a number of layers, or a fraction of at least 0 and below 1"
+                        .to_owned(),
+                    found: format!("`{text}`"),
+                })
+            }
+        };
+        budget.check()?;
+        Ok(budget)
+    }
+}
+
+/// ⌊fraction·count⌋, at most `count`.
+fn floor_of(fraction: f64, count: usize) -> usize {
+    // A cast from f64 saturates, and NaN becomes 0.
+    ((fraction * count as f64 + ROUNDING).floor() as usize).min(count)
+}
+
+fn check_fraction(option: &'static str, fraction: f64) -> Result<()> {
+    if (0.0..1.0).contains(&fraction) {
+        return Ok(());
+    }
+    Err(Error::Option {
+        option,
+        expected: "a fraction of at least 0 and below 1".to_owned(),
+        found: fraction.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fractions_round_towards_keeping() {
+        for (fraction, experts, kept) in [
+            (0.5, 128, 64),
+            (0.5, 5, 3),
+            (0.7, 10, 3),
+            (0.25, 6, 5),
+            (0.0, 8, 8),
+            (0.95, 128, 7),
+            (0.1, 4, 4),
+        ] {
+            assert_eq!(
+                ExpertBudget::Fraction(fraction).kept(experts),
+                kept,
+                "{fraction} of {experts}"
+            );
+        }
+        assert_eq!(LayerBudget::Fraction(0.1).of(48).unwrap(), 4);
+    }
+
+    #[test]
+    fn fractions_outside_the_unit_interval_are_refused() {
+        for fraction in [1.0, -0.1, 1.5, f64::NAN, f64::INFINITY] {
+            let error = ExpertBudget::Fraction(fraction).check().unwrap_err();
+            assert!(error.is_usage());
+            assert!(LayerBudget::Fraction(fraction).check().is_err());
+        }
+        assert_eq!(
+            ExpertBudget::Fraction(1.5).check().unwrap_err().to_string(),
+            "--prune-experts: expected a fraction of at least 0 and below 1, found 1.5"
+        );
+    }
+
+    #[test]
+    fn layer_budgets_parse_and_display() {
+        for (text, budget) in [
+            ("2", LayerBudget::Count(2)),
+            ("0", LayerBudget::Count(0)),
+            ("0.25", LayerBudget::Fraction(0.25)),
+        ] {
+            assert_eq!(text.parse::<LayerBudget>().unwrap(), budget);
+            assert_eq!(budget.to_string(), format!("--drop-layers {text}"));
+        }
+        for text in ["", "two", "-1", "1.5", "NaN"] {
+            assert!(text.parse::<LayerBudget>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What goes and what stays, as a file a person can read.
+//!
+//! [`plan()`] turns statistics into a decision; a [`Plan`] records it with its
+//! reasons and provenance; a [`ValidPlan`] is one that was checked against the
+//! checkpoint at hand, so that nothing downstream can meet a bad plan.
+//!
+//! Scores come from [`crate::saliency`] and [`crate::layers`], counts from
+//! [`crate::allocate`]; applying a plan is surgery.
+
+mod budget;
+mod file;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod json;
+mod make;
+mod options;
+mod size;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use serde::{Deserialize, Serialize};
+
+pub use budget::{ExpertBudget, LayerBudget};
+pub use file::{read, write};
+pub use make::{check, plan};
+pub use options::PlanOptions;
+pub use size::Size;
+pub use validate::ValidPlan;
+
+/// Version of the plan format that this build reads and writes.
+pub const VERSION: u32 = 1;
+
+/// A decision about one model, with its reasons.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Version of the format: [`VERSION`].
+    pub version: u32,
+    /// Program and version that wrote it: `mistralrs-prune 0.1.0`.
+    pub created_by: String,
+    /// The only model it applies to.
+    pub model: PlannedModel,
+    /// What it was decided from.
+    pub stats: PlannedFrom,
+    /// How it was decided.
+    pub method: Method,
+    /// The model as it is.
+    pub before: Size,
+    /// The model as it will be.
+    pub after: Size,
+    /// Every layer of the original model, in order. These lists are the
+    /// decision; the sizes follow from them.
+    pub layers: Vec<LayerPlan>,
+}
+
+/// The model a plan was made for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedModel {
+    /// Name of its directory, for people.
+    pub name: String,
+    /// Fingerprint of configuration and weights.
+    pub fingerprint: String,
+    /// `model_type` of its family.
+    pub family: String,
+}
+
+/// The statistics a plan was made from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlannedFrom {
+    /// Hash of the statistics.
+    pub hash: String,
+    /// Hash of the calibration tokens.
+    pub corpus: String,
+    /// Calibration tokens over all domains.
+    pub tokens: u64,
+    /// The domains and their weights in this plan.
+    pub domains: Vec<DomainShare>,
+}
+
+/// One domain's part in the mixture.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainShare {
+    /// Name.
+    pub name: String,
+    /// Weight of its sums in the mixture.
+    pub weight: f64,
+    /// Calibration tokens.
+    pub tokens: u64,
+}
+
+/// How a plan was decided.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Method {
+    /// Which experts: a name of [`crate::saliency::CRITERIA`].
+    pub criterion: String,
+    /// How many in which layer: a name of [`crate::allocate::ALLOCATORS`].
+    pub allocator: String,
+    /// Which layers: a name of [`crate::layers::LAYER_CRITERIA`].
+    pub layer_criterion: String,
+    /// Seed of criteria that draw at random.
+    pub seed: u64,
+    /// What was asked for.
+    pub asked: Asked,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// Of the experts; `None` keeps all.
+    pub experts: Option<ExpertBudget>,
+    /// Of the layers; `None` keeps all.
+    pub layers: Option<LayerBudget>,
+}
+
+/// What happens to one layer. The lists hold original indices, ascending, and
+/// together every expert once; a dense layer's are empty.
+///
+/// A dropped layer lists the split that it would have if it stayed, so that
+/// setting `dropped` to false is all it takes to keep it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LayerPlan {
+    /// Index in the original model.
+    pub layer: usize,
+    /// Whether the whole layer goes.
+    pub dropped: bool,
+    /// 1 − mean cosine of the residual stream before and after the layer.
+    pub block_influence: f64,
+    /// Experts that stay.
+    pub kept: Vec<usize>,
+    /// Experts that go.
+    pub removed: Vec<usize>,
+    /// Saliency of every expert, by original index.
+    pub scores: Vec<f64>,
+}

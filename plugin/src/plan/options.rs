@@ -1,0 +1,62 @@
+//! What can be asked of a plan.
+
+use super::{ExpertBudget, LayerBudget};
+use crate::{allocate, layers, saliency};
+
+/// What is asked of a plan. The default keeps everything.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanOptions {
+    /// Which experts go: a name of [`saliency::CRITERIA`].
+    pub criterion: String,
+    /// How many in which layer: a name of [`allocate::ALLOCATORS`].
+    pub allocator: String,
+    /// How many experts go; `None` keeps all.
+    pub experts: Option<ExpertBudget>,
+    /// How many layers go; `None` keeps all.
+    pub drop_layers: Option<LayerBudget>,
+    /// Which layers go: a name of [`layers::LAYER_CRITERIA`].
+    pub layer_criterion: String,
+    /// Seed of criteria that draw at random.
+    pub seed: u64,
+    /// Weights by domain name, in place of those the statistics were made
+    /// with; domains that are not named keep theirs.
+    pub domain_weights: Option<Vec<(String, f64)>>,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            criterion: saliency::CRITERIA[0].name().to_owned(),
+            allocator: allocate::ALLOCATORS[0].name().to_owned(),
+            experts: None,
+            drop_layers: None,
+            layer_criterion: layers::LAYER_CRITERIA[0].name().to_owned(),
+            seed: 0,
+            domain_weights: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_are_registered() {
+        let options = PlanOptions::default();
+        assert_eq!(
+            saliency::criterion(&options.criterion).unwrap().name(),
+            "reap"
+        );
+        assert_eq!(
+            allocate::allocator(&options.allocator).unwrap().name(),
+            "uniform"
+        );
+        assert_eq!(
+            layers::layer_criterion(&options.layer_criterion)
+                .unwrap()
+                .name(),
+            "block-influence"
+        );
+    }
+}

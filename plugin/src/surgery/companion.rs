@@ -1,0 +1,167 @@
+//! The files of a checkpoint that are not weights.
+//!
+//! Copied are the files that a loader, a chat server or a lawyer needs, by an
+//! allow-list; nothing else in the source's directory is looked at, and code
+//! (`*.py`) is never copied. `config.json` is rewritten by the family with
+//! unknown keys and their order kept. Does not own what the card says (see
+//! [`super::card`]).
+
+use std::fs::{self, File};
+use std::io;
+use std::path::Path;
+
+use router_stats::Error as StatsError;
+use serde::Serialize;
+
+use super::Cut;
+use crate::Result;
+
+/// Files that are copied if they are there.
+const NAMES: &[&str] = &[
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+];
+
+/// Beginnings, in capitals, of the names of texts that are copied.
+const PREFIXES: &[&str] = &["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"];
+
+/// The model card.
+const CARD: &str = "README.md";
+
+/// Copies the companions of the checkpoint in `from` to `to`.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from).map_err(StatsError::io(from))? {
+        let entry = entry.map_err(StatsError::io(from))?;
+        // Checkpoints in a hub cache are links to blobs, so links are followed.
+        if entry.file_name().to_str().is_some_and(is_companion) && entry.path().is_file() {
+            copy_file(&entry.path(), &to.join(entry.file_name()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes `config.json` for what stays.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
+    let mut config = cut.checkpoint.config().value().clone();
+    cut.family.rewrite_config(&mut config, cut.topology, cut.keep);
+    write_json(&to.join("config.json"), &config)
+}
+
+/// Writes the source's model card, or `# name` if it has none, and `section`.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn write_card(from: &Path, to: &Path, name: &str, section: &str) -> Result<()> {
+    let source = from.join(CARD);
+    let card = match fs::read(&source) {
+        Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => format!("# {name}\n"),
+        Err(e) => return Err(StatsError::io(source)(e).into()),
+    };
+    let path = to.join(CARD);
+    Ok(fs::write(&path, format!("{}\n\n{section}", card.trim_end())).map_err(StatsError::io(&path))?)
+}
+
+/// Writes `value` with an indent of two spaces.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let json = serde_json::to_string_pretty(value)
+        .map_err(|source| StatsError::Json { path: path.to_path_buf(), source })?;
+    Ok(fs::write(path, json + "\n").map_err(StatsError::io(path))?)
+}
+
+fn is_companion(name: &str) -> bool {
+    if NAMES.contains(&name) {
+        return true;
+    }
+    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
+    // A number is part of the name: LICENSE-2.0.
+    let text = matches!(&*ending.to_ascii_lowercase(), "md" | "txt")
+        || ending.bytes().all(|byte| byte.is_ascii_digit());
+    let stem = stem.to_ascii_uppercase();
+    text && PREFIXES.iter().any(|prefix| stem.starts_with(prefix))
+}
+
+/// Unlike [`fs::copy`], does not carry over that the source is read-only.
+fn copy_file(from: &Path, to: &Path) -> Result<()> {
+    let mut source = File::open(from).map_err(StatsError::io(from))?;
+    let mut target = File::create(to).map_err(StatsError::io(to))?;
+    io::copy(&mut source, &mut target).map_err(StatsError::io(to))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_tokenizers_are_companions_but_code_and_weights_are_not() {
+        for name in ["tokenizer.json", "merges.txt", "LICENSE", "LICENSE-MIT.txt", "LICENSE-2.0", "Notice.md", "LICENCE"] {
+            assert!(is_companion(name), "{name}");
+        }
+        for name in [
+            "config.json",
+            "README.md",
+            "model.safetensors",
+            "modeling_x.py",
+            "license.py",
+            "notes.txt",
+            ".env",
+        ] {
+            assert!(!is_companion(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_card_keeps_front_matter_and_gains_a_section() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(from.path().join(CARD), "---\nlicense: apache-2.0\n---\n# Model\n\n\n").unwrap();
+        write_card(from.path(), to.path(), "Model", "## Pruned\n").unwrap();
+        let card = fs::read_to_string(to.path().join(CARD)).unwrap();
+        assert_eq!(card, "---\nlicense: apache-2.0\n---\n# Model\n\n## Pruned\n");
+    }
+
+    #[test]
+    fn without_a_card_one_is_begun() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        write_card(from.path(), to.path(), "Model", "## Pruned\n").unwrap();
+        assert_eq!(fs::read_to_string(to.path().join(CARD)).unwrap(), "# Model\n\n## Pruned\n");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_and_copies_are_writable() {
+        let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let blob = from.path().join("blob");
+        fs::write(&blob, "{}").unwrap();
+        let mut permissions = fs::metadata(&blob).unwrap().permissions();
+        permissions.set_readonly(true);
+        fs::set_permissions(&blob, permissions).unwrap();
+        std::os::unix::fs::symlink(&blob, from.path().join("tokenizer.json")).unwrap();
+        fs::create_dir(from.path().join("vocab.json")).unwrap();
+        copy(from.path(), to.path()).unwrap();
+        let files: Vec<_> = fs::read_dir(to.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(files, ["tokenizer.json"]);
+        let copied = fs::symlink_metadata(to.path().join("tokenizer.json")).unwrap();
+        assert!(copied.is_file() && !copied.permissions().readonly());
+    }
+}

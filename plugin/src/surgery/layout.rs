@@ -1,0 +1,285 @@
+//! Which tensors a pruned checkpoint has, in order, and where each one's
+//! bytes come from.
+//!
+//! Reads names and shapes only. Does not decide which file a tensor goes to
+//! (see [`super::shard`]) and moves no bytes (see [`super::write`]).
+//!
+//! Every tensor of the source must be accounted for: outside the blocks it is
+//! carried over; inside a block it is independent of the experts, or the
+//! router, or an expert's. Anything else — a block beyond `num_hidden_layers`
+//! such as a multi-token-prediction head, a quantisation scale of an expert, a
+//! router bias, experts in a dense layer — would be wrong after pruning
+//! whether it were carried or dropped, and is an error.
+
+use std::collections::BTreeMap;
+
+use router_stats::checkpoint::{self, ExpertReader};
+use router_stats::family::{MoeSpec, Names, Part, Projection, Role};
+use safetensors::Dtype;
+
+use super::Cut;
+use crate::{Error, Result};
+
+/// How experts are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// As mistral.rs 0.8.1 loads them on every device.
+    ///
+    /// For Qwen3-MoE, two tensors per layer without a `.weight` suffix:
+    /// `mlp.experts.gate_up_proj` [E, H, 2I], gate first, and
+    /// `mlp.experts.down_proj` [E, I, H]. On the CPU the engine's
+    /// `PackedExperts` reads no other names and no other orientation.
+    ///
+    /// For Mixtral, the same as [`Hf`](Self::Hf): its `SparseMoeBlock` loads
+    /// `experts.{e}.w1.weight` [I, H], `w2` [H, I] and `w3` [I, H].
+    Engine,
+    /// One matrix per expert and projection, as Hugging Face transformers,
+    /// vLLM and llama.cpp expect, whatever the source has.
+    Hf,
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Engine => "engine",
+            Self::Hf => "hf",
+        })
+    }
+}
+
+/// One tensor of the result.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    /// Size of the data.
+    pub(super) bytes: u64,
+    pub(super) source: Source,
+}
+
+/// Where a tensor's bytes come from. Layers and experts are the source's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Source {
+    /// All of a tensor.
+    Copy { tensor: String },
+    /// Some rows of a tensor along its first dimension, in this order.
+    Rows { tensor: String, rows: Vec<usize> },
+    /// One matrix out of a stacked tensor: [I, H], or [H, I] for down.
+    Matrix { layer: usize, expert: usize, projection: Projection },
+    /// Gate and up projections transposed and side by side: [E, H, 2I].
+    StackGateUp { layer: usize, experts: Vec<usize> },
+    /// Down projections transposed: [E, I, H].
+    StackDown { layer: usize, experts: Vec<usize> },
+}
+
+/// All tensors of the result: the embedding, the blocks in order, the rest.
+///
+/// # Errors
+/// [`Error::Unclassified`]; a router or expert that is missing, or has another
+/// shape or dtype than it must.
+pub(super) fn outputs(cut: &Cut<'_>) -> Result<Vec<Output>> {
+    let names = cut.family.names();
+    let mut outside = Vec::new();
+    let mut blocks: BTreeMap<usize, Vec<(&str, Part)>> = BTreeMap::new();
+    for name in cut.checkpoint.names() {
+        match names.role(name) {
+            Role::Global => outside.push(name),
+            Role::Block { layer, part } => {
+                check_part(cut, name, layer, part)?;
+                blocks.entry(layer).or_default().push((name, part));
+            }
+        }
+    }
+    outside.sort_by_key(|&name| name != names.embedding);
+    let (first, last) = outside.split_at(outside.len().min(1));
+
+    let mut outputs = Vec::new();
+    for &name in first {
+        outputs.push(copy(cut, name, name.to_owned())?);
+    }
+    for (index, &layer) in cut.keep.layers.iter().enumerate() {
+        let tensors = blocks.get(&layer).map_or(&[][..], Vec::as_slice);
+        block(cut, tensors, layer, index, &mut outputs)?;
+    }
+    for &name in last {
+        outputs.push(copy(cut, name, name.to_owned())?);
+    }
+    Ok(outputs)
+}
+
+/// The tensors of source block `layer`, which becomes block `index`.
+fn block(
+    cut: &Cut<'_>,
+    tensors: &[(&str, Part)],
+    layer: usize,
+    index: usize,
+    outputs: &mut Vec<Output>,
+) -> Result<()> {
+    let names = cut.family.names();
+    let prefix = names.in_block(layer, "");
+    for &(name, part) in tensors {
+        if part == Part::Shared {
+            outputs.push(copy(cut, name, names.in_block(index, &name[prefix.len()..]))?);
+        }
+    }
+    let Some(moe) = cut.topology.moe(layer) else { return Ok(()) };
+    let kept = &cut.keep.experts[layer];
+    let router = names.in_block(layer, names.router);
+    cut.checkpoint.tensor(&router)?.expect_shape(&[moe.experts, cut.topology.hidden])?;
+    outputs.push(rows(cut, &router, names.in_block(index, names.router), kept)?);
+
+    let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, cut.topology.hidden)?;
+    check_one_layout(cut, tensors, &reader)?;
+    if cut.layout == Layout::Engine && cut.family.engine_stacks_experts() {
+        stacked(cut, &reader, moe, layer, index, outputs)
+    } else {
+        per_expert(cut, &reader, moe, layer, index, outputs)
+    }
+}
+
+fn per_expert(
+    cut: &Cut<'_>,
+    reader: &ExpertReader<'_>,
+    moe: &MoeSpec,
+    layer: usize,
+    index: usize,
+    outputs: &mut Vec<Output>,
+) -> Result<()> {
+    let names = cut.family.names();
+    for (new, &expert) in cut.keep.experts[layer].iter().enumerate() {
+        for projection in Projection::ALL {
+            let name = names.expert(index, new, projection);
+            if reader.layout() == checkpoint::Layout::PerExpert {
+                outputs.push(copy(cut, &names.expert(layer, expert, projection), name)?);
+                continue;
+            }
+            let shape = match projection {
+                Projection::Gate | Projection::Up => vec![moe.intermediate, cut.topology.hidden],
+                Projection::Down => vec![cut.topology.hidden, moe.intermediate],
+            };
+            let source = Source::Matrix { layer, expert, projection };
+            outputs.push(output(name, reader.dtype(), shape, source));
+        }
+    }
+    Ok(())
+}
+
+fn stacked(
+    cut: &Cut<'_>,
+    reader: &ExpertReader<'_>,
+    moe: &MoeSpec,
+    layer: usize,
+    index: usize,
+    outputs: &mut Vec<Output>,
+) -> Result<()> {
+    let names = cut.family.names();
+    let experts = &cut.keep.experts[layer];
+    let (hidden, intermediate) = (cut.topology.hidden, moe.intermediate);
+    let gate_up = names.in_block(index, names.stacked_gate_up);
+    let down = names.in_block(index, names.stacked_down);
+    if reader.layout() == ENGINE_ORIENTATION {
+        outputs.push(rows(cut, &names.in_block(layer, names.stacked_gate_up), gate_up, experts)?);
+        outputs.push(rows(cut, &names.in_block(layer, names.stacked_down), down, experts)?);
+        return Ok(());
+    }
+    outputs.push(output(
+        gate_up,
+        reader.dtype(),
+        vec![experts.len(), hidden, 2 * intermediate],
+        Source::StackGateUp { layer, experts: experts.clone() },
+    ));
+    outputs.push(output(
+        down,
+        reader.dtype(),
+        vec![experts.len(), intermediate, hidden],
+        Source::StackDown { layer, experts: experts.clone() },
+    ));
+    Ok(())
+}
+
+/// The stacked layout that the engine reads: [E, H, 2I] and [E, I, H].
+const ENGINE_ORIENTATION: checkpoint::Layout = checkpoint::Layout::Stacked { transposed: true };
+
+fn copy(cut: &Cut<'_>, tensor: &str, name: String) -> Result<Output> {
+    let view = cut.checkpoint.tensor(tensor)?;
+    Ok(Output {
+        name,
+        dtype: view.dtype,
+        shape: view.shape.to_vec(),
+        bytes: view.data.len() as u64,
+        source: Source::Copy { tensor: tensor.to_owned() },
+    })
+}
+
+/// `rows` of a tensor with at least one dimension.
+fn rows(cut: &Cut<'_>, tensor: &str, name: String, rows: &[usize]) -> Result<Output> {
+    let view = cut.checkpoint.tensor(tensor)?;
+    let mut shape = view.shape.to_vec();
+    let row = view.data.len() / shape[0].max(1);
+    shape[0] = rows.len();
+    Ok(Output {
+        name,
+        dtype: view.dtype,
+        shape,
+        bytes: (row * rows.len()) as u64,
+        source: Source::Rows { tensor: tensor.to_owned(), rows: rows.to_vec() },
+    })
+}
+
+/// A tensor made from expert weights, whose elements are two or four bytes.
+fn output(name: String, dtype: Dtype, shape: Vec<usize>, source: Source) -> Output {
+    let bytes = (shape.iter().product::<usize>() * (dtype.bitsize() / 8)) as u64;
+    Output { name, dtype, shape, bytes, source }
+}
+
+/// Fails unless pruning knows what to do with a tensor inside a block.
+fn check_part(cut: &Cut<'_>, name: &str, layer: usize, part: Part) -> Result<()> {
+    let names = cut.family.names();
+    let layers = cut.topology.layers();
+    if layer >= layers {
+        return unclassified(cut, name, format!("one of the {layers} blocks that config.json counts"));
+    }
+    match (part, cut.topology.moe(layer)) {
+        (Part::Shared, _) if belongs_to_experts(names, &name[names.in_block(layer, "").len()..]) => {
+            unclassified(cut, name, "a weight of the router or of one expert".to_owned())
+        }
+        (Part::Shared, _) => Ok(()),
+        (_, None) => unclassified(cut, name, format!("no experts in layer {layer}, which is dense")),
+        (Part::Expert { expert, .. }, Some(moe)) if expert >= moe.experts => unclassified(
+            cut,
+            name,
+            format!("one of the {} experts that config.json counts", moe.experts),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a name inside a block, which is none of the known parts, is still
+/// in the router's or the experts' module.
+fn belongs_to_experts(names: &Names, name: &str) -> bool {
+    let router = names.router.strip_suffix("weight").unwrap_or(names.router);
+    name.starts_with(router) || name.starts_with(names.experts)
+}
+
+/// Fails if a layer holds its experts twice, in both layouts.
+fn check_one_layout(cut: &Cut<'_>, tensors: &[(&str, Part)], reader: &ExpertReader<'_>) -> Result<()> {
+    let per_expert = reader.layout() == checkpoint::Layout::PerExpert;
+    let stray = tensors.iter().find(|(_, part)| match part {
+        Part::Shared | Part::Router => false,
+        Part::Expert { .. } => !per_expert,
+        Part::StackedGateUp | Part::StackedDown => per_expert,
+    });
+    match stray {
+        None => Ok(()),
+        Some((name, _)) => unclassified(cut, name, "the experts of a layer in one layout".to_owned()),
+    }
+}
+
+fn unclassified(cut: &Cut<'_>, tensor: &str, expected: String) -> Result<()> {
+    Err(Error::Unclassified {
+        path: cut.checkpoint.dir().to_path_buf(),
+        tensor: tensor.to_owned(),
+        expected,
+    })
+}

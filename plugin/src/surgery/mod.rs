@@ -1,0 +1,164 @@
+//! From a checkpoint and a plan to a smaller checkpoint directory.
+//!
+//! ```text
+//! layout     which tensors the result has, and where each one's bytes come from
+//! shard      which file each goes to: headers, index and size, before a byte is written
+//! write      streams the bytes, one expert at a time
+//! companion  config.json, tokenizer, licence: everything that is not a weight
+//! card       what was removed and what it cost, for README.md
+//! directory  a temporary sibling that becomes the result by one rename
+//! ```
+//!
+//! Weights are moved, never computed: a bf16 weight that stays is the same
+//! sixteen bits afterwards, and [`Keep::all`](router_stats::family::Keep::all)
+//! reproduces every tensor. Surgery does not choose what goes (see
+//! [`crate::plan`]) and knows no engine beyond the tensor names it reads (see
+//! [`Layout::Engine`]).
+
+mod card;
+mod companion;
+mod directory;
+#[cfg(test)]
+mod fixture;
+mod layout;
+mod shard;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::path::Path;
+
+use router_stats::checkpoint::Checkpoint;
+use router_stats::family::{Family, Keep, Topology};
+use router_stats::progress::Progress;
+
+pub use card::{CardFacts, DomainLoss, Loss};
+pub use layout::Layout;
+
+use crate::plan::ValidPlan;
+use crate::Result;
+
+/// File in a pruned directory that holds the plan it was made with.
+pub const PLAN_FILE: &str = "pruning_plan.json";
+
+/// How [`prune`] writes.
+#[derive(Debug, Clone)]
+pub struct SurgeryOptions {
+    /// How experts are stored.
+    pub layout: Layout,
+    /// Largest shard, in bytes of tensor data. A tensor that is larger gets a
+    /// shard of its own.
+    pub max_shard_bytes: u64,
+    /// Whether a pruned checkpoint that is already there is replaced.
+    pub force: bool,
+    /// What the model card says beyond the plan.
+    pub card: CardFacts,
+}
+
+impl Default for SurgeryOptions {
+    /// Engine layout, shards of 5 GB, nothing replaced, loss not measured.
+    fn default() -> Self {
+        Self {
+            layout: Layout::Engine,
+            max_shard_bytes: 5_000_000_000,
+            force: false,
+            card: CardFacts::default(),
+        }
+    }
+}
+
+/// What [`prune`] wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Bytes of all tensors, as in the index's `total_size`.
+    pub bytes: u64,
+    /// Number of tensors.
+    pub tensors: usize,
+    /// Number of weight files.
+    pub shards: usize,
+}
+
+/// Writes what `plan` leaves of `checkpoint` to the directory `out`.
+///
+/// The result holds the weights, the rewritten `config.json`, the tokenizer
+/// and other companions of the source, its model card with a section on what
+/// was removed, and the plan itself as [`PLAN_FILE`]. It is written to a
+/// hidden sibling of `out` and renamed when complete, so `out` never holds
+/// half a checkpoint; on any failure the sibling is removed.
+///
+/// # Errors
+/// - [`crate::Error::OutputExists`], [`crate::Error::NotReplaceable`] or [`crate::Error::OutputBusy`]
+///   if `out` cannot be written;
+/// - [`crate::Error::Unclassified`] if the checkpoint has a tensor that the family
+///   does not account for;
+/// - [`crate::Error::Stats`]: a router or expert that is missing or has another shape,
+///   a full disk, an interruption.
+pub fn prune(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    plan: &ValidPlan,
+    out: &Path,
+    options: &SurgeryOptions,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let cut = Cut { checkpoint, family, topology, keep: plan.keep(), layout: options.layout };
+    write_directory(&cut, out, options, progress, |directory| {
+        crate::plan::write(plan.plan(), &directory.join(PLAN_FILE))?;
+        let section = card::section(plan.plan(), options.layout, &options.card);
+        companion::write_card(checkpoint.dir(), directory, &plan.plan().model.name, &section)
+    })
+}
+
+/// Writes all of `checkpoint` and its companions to the directory `out` in
+/// another layout. The result has no model card of its own.
+///
+/// # Errors
+/// Those of [`prune`].
+pub fn convert(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    layout: Layout,
+    out: &Path,
+    progress: &dyn Progress,
+) -> Result<Summary> {
+    let keep = Keep::all(topology);
+    let cut = Cut { checkpoint, family, topology, keep: &keep, layout };
+    write_directory(&cut, out, &SurgeryOptions { layout, ..SurgeryOptions::default() }, progress, |_| Ok(()))
+}
+
+/// A cut through a checkpoint: what there is, what stays, how it is stored.
+#[derive(Clone, Copy)]
+struct Cut<'a> {
+    checkpoint: &'a Checkpoint,
+    family: &'static dyn Family,
+    topology: &'a Topology,
+    keep: &'a Keep,
+    layout: Layout,
+}
+
+/// Everything of [`prune`] that depends on what stays but not on why; `record`
+/// adds the why to the directory.
+fn write_directory(
+    cut: &Cut<'_>,
+    out: &Path,
+    options: &SurgeryOptions,
+    progress: &dyn Progress,
+    record: impl FnOnce(&Path) -> Result<()>,
+) -> Result<Summary> {
+    let outputs = layout::outputs(cut)?;
+    let shards = shard::partition(outputs, options.max_shard_bytes)?;
+    let summary = Summary {
+        bytes: shards.iter().map(|shard| shard.bytes).sum(),
+        tensors: shards.iter().map(|shard| shard.outputs.len()).sum(),
+        shards: shards.len(),
+    };
+    let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
+    write::weights(cut, &shards, partial.path(), progress)?;
+    companion::write_config(cut, partial.path())?;
+    companion::copy(cut.checkpoint.dir(), partial.path())?;
+    record(partial.path())?;
+    partial.finish()?;
+    Ok(summary)
+}

@@ -1,0 +1,199 @@
+//! Streams the bytes of each shard from the source's mapped files.
+//!
+//! At most one expert's matrices are in memory: copies go from the mapping to
+//! the file in pieces, and mapped pages are released once written. Does not
+//! decide what is written (see [`super::layout`]) or where
+//! (see [`super::shard`]).
+
+use std::fs::File;
+use std::io::Write;
+use std::ops::Range;
+use std::path::Path;
+
+use router_stats::checkpoint::{self, transpose, ExpertReader, TensorView};
+use router_stats::family::Projection;
+use router_stats::progress::{Progress, Update};
+use router_stats::Error as StatsError;
+use safetensors::Dtype;
+
+use super::layout::{Output, Source};
+use super::shard::{self, Shard};
+use super::Cut;
+use crate::Result;
+
+/// Bytes written between two reports of progress.
+const PIECE: usize = 8 << 20;
+
+/// Writes all shards, and their index if there are several, to `directory`.
+///
+/// # Errors
+/// I/O errors, a missing tensor, or an interruption.
+pub(super) fn weights(
+    cut: &Cut<'_>,
+    shards: &[Shard],
+    directory: &Path,
+    progress: &dyn Progress,
+) -> Result<()> {
+    let total = shards.iter().map(|shard| shard.bytes).sum();
+    let mut done = 0;
+    let mut source = Reader { cut, current: None, scratch: Vec::new() };
+    for shard in shards {
+        let path = directory.join(&shard.file);
+        let file = File::create(&path).map_err(StatsError::io(&path))?;
+        let mut sink = Sink { file, path: &path, progress, detail: &shard.file, done, total };
+        sink.write(&shard.header, 0)?;
+        for output in &shard.outputs {
+            source.write(output, &mut sink)?;
+        }
+        done = sink.done;
+    }
+    if shards.len() > 1 {
+        super::companion::write_json(&directory.join(shard::INDEX), &shard::index(shards))?;
+    }
+    Ok(())
+}
+
+/// A shard being written, and the progress of all of them.
+struct Sink<'a> {
+    file: File,
+    path: &'a Path,
+    progress: &'a dyn Progress,
+    detail: &'a str,
+    done: u64,
+    total: u64,
+}
+
+impl Sink<'_> {
+    /// Writes `bytes`, of which `counted` are tensor data.
+    fn write(&mut self, bytes: &[u8], counted: usize) -> Result<()> {
+        self.file.write_all(bytes).map_err(StatsError::io(self.path))?;
+        self.done += counted as u64;
+        let Self { detail, done, total, .. } = *self;
+        Ok(self.progress.step(&Update { stage: "Pruning", detail, unit: "B", done, total })?)
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write(bytes, bytes.len())
+    }
+}
+
+/// Where the data comes from.
+struct Reader<'a> {
+    cut: &'a Cut<'a>,
+    /// Experts of the layer read last.
+    current: Option<(usize, ExpertReader<'a>)>,
+    /// One expert's transposed matrices.
+    scratch: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    fn write(&mut self, output: &Output, sink: &mut Sink<'_>) -> Result<()> {
+        match &output.source {
+            Source::Copy { tensor } => {
+                let view = self.cut.checkpoint.tensor(tensor)?;
+                match view.shape.first() {
+                    Some(&rows) => copy_rows(&view, 0..rows, sink),
+                    None => sink.data(view.data),
+                }
+            }
+            Source::Rows { tensor, rows } => {
+                let view = self.cut.checkpoint.tensor(tensor)?;
+                for run in rows.chunk_by(|a, b| a + 1 == *b) {
+                    copy_rows(&view, run[0]..run[0] + run.len(), sink)?;
+                }
+                Ok(())
+            }
+            &Source::Matrix { layer, expert, projection } => {
+                let bytes = self.experts(layer)?.raw(expert, projection)?;
+                sink.data(&bytes)?;
+                self.release(layer, expert, projection)
+            }
+            Source::StackGateUp { layer, experts } => {
+                self.stack(*layer, experts, &[Projection::Gate, Projection::Up], output, sink)
+            }
+            Source::StackDown { layer, experts } => {
+                self.stack(*layer, experts, &[Projection::Down], output, sink)
+            }
+        }
+    }
+
+    /// For each expert, its matrices [R, C] transposed and side by side:
+    /// [C, n·R].
+    fn stack(
+        &mut self,
+        layer: usize,
+        experts: &[usize],
+        projections: &[Projection],
+        output: &Output,
+        sink: &mut Sink<'_>,
+    ) -> Result<()> {
+        let columns = output.shape[1];
+        let mut scratch = std::mem::take(&mut self.scratch);
+        for &expert in experts {
+            for (index, &projection) in projections.iter().enumerate() {
+                let matrix = self.experts(layer)?.raw(expert, projection)?;
+                scratch.resize(matrix.len() * projections.len(), 0);
+                match output.dtype {
+                    Dtype::F32 => beside::<4>(&matrix, columns, index, projections.len(), &mut scratch),
+                    // Experts are BF16, F16 or F32.
+                    _ => beside::<2>(&matrix, columns, index, projections.len(), &mut scratch),
+                }
+                self.release(layer, expert, projection)?;
+            }
+            sink.data(&scratch)?;
+        }
+        self.scratch = scratch;
+        Ok(())
+    }
+
+    fn experts(&mut self, layer: usize) -> Result<&ExpertReader<'a>> {
+        let cut = self.cut;
+        let reader = match self.current.take() {
+            Some((current, reader)) if current == layer => reader,
+            _ => {
+                let Some(moe) = cut.topology.moe(layer) else {
+                    unreachable!("layout reads experts of MoE layers only")
+                };
+                ExpertReader::open(cut.checkpoint, cut.family.names(), layer, moe, cut.topology.hidden)?
+            }
+        };
+        Ok(&self.current.insert((layer, reader)).1)
+    }
+
+    /// Releases the mapped pages that one matrix was read from.
+    fn release(&mut self, layer: usize, expert: usize, projection: Projection) -> Result<()> {
+        let names = self.cut.family.names();
+        if self.experts(layer)?.layout() == checkpoint::Layout::PerExpert {
+            self.cut.checkpoint.tensor(&names.expert(layer, expert, projection))?.release();
+        } else {
+            let stacked = match projection {
+                Projection::Gate | Projection::Up => names.stacked_gate_up,
+                Projection::Down => names.stacked_down,
+            };
+            let tensor = self.cut.checkpoint.tensor(&names.in_block(layer, stacked))?;
+            tensor.rows(expert..expert + 1).release();
+        }
+        Ok(())
+    }
+}
+
+/// Transposes a matrix of N-byte elements into place `index` of `count` beside
+/// each other.
+fn beside<const N: usize>(matrix: &[u8], columns: usize, index: usize, count: usize, out: &mut [u8]) {
+    let (source, _) = matrix.as_chunks::<N>();
+    let (target, _) = out.as_chunks_mut::<N>();
+    let rows = source.len() / columns;
+    transpose(source, columns, &mut target[index * rows..], count * rows, columns);
+}
+
+/// Writes rows of a tensor in pieces of about [`PIECE`] bytes.
+fn copy_rows(view: &TensorView<'_>, rows: Range<usize>, sink: &mut Sink<'_>) -> Result<()> {
+    let row = view.data.len() / view.shape[0].max(1);
+    let step = (PIECE / row.max(1)).max(1);
+    for start in rows.clone().step_by(step) {
+        let piece = view.rows(start..rows.end.min(start + step));
+        sink.data(piece.data)?;
+        piece.release();
+    }
+    Ok(())
+}

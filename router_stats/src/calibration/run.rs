@@ -1,0 +1,202 @@
+//! The calibration run: every batch through every block, once, observed.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::state::{last_tokens, State};
+use super::Sequences;
+use crate::forward::{Batch, Model};
+use crate::observer::{self, span, Shape, OBSERVERS, SEQUENCES, TOKENS};
+use crate::progress::{Progress, Update};
+use crate::stats::{DomainProvenance, Provenance, Stats};
+use crate::{Error, Result};
+
+/// How to run a calibration.
+#[derive(Debug, Clone)]
+pub struct CalibrateOptions {
+    /// Tokens that pass through a block together. More use wider matrix
+    /// products and more memory.
+    pub batch_tokens: usize,
+    /// Folder for what a rerun continues from; `None` keeps nothing.
+    pub state: Option<PathBuf>,
+    /// Keep hidden states in the state folder instead of in memory.
+    pub spill: bool,
+    /// Run only batches `index` modulo `count`. The statistics of all shards
+    /// `[0, count]` … `[count − 1, count]` merge to those of `[0, 1]`.
+    pub shard: [usize; 2],
+}
+
+impl Default for CalibrateOptions {
+    fn default() -> Self {
+        Self { batch_tokens: 8192, state: None, spill: false, shard: [0, 1] }
+    }
+}
+
+/// The batches of a run: which sequences, and their layout.
+pub(super) type Batches = Vec<(Range<usize>, Batch)>;
+
+/// Runs `sequences` through `model` and returns what the observers saw.
+///
+/// Blocks are loaded one at a time. With a state folder, the hidden states and
+/// statistics are stored after every block and a rerun with the same model,
+/// sequences and options continues after the last finished one. The folder is
+/// removed at the end.
+///
+/// # Errors
+/// Names a malformed tensor; `NonFinite` also for experts that no token was
+/// routed to; `Interrupted` if the user asks to stop; `Io` if the state folder
+/// cannot be written.
+pub fn calibrate(
+    model: &Model,
+    sequences: &Sequences,
+    options: &CalibrateOptions,
+    progress: &dyn Progress,
+) -> Result<Stats> {
+    let batches = shard_batches(model, sequences, options)?;
+    let empty = empty_stats(model, sequences, options, &batches)?;
+    let key = run_key(&empty.provenance, options);
+    let mut state = State::open(model, sequences, &batches, options, key, empty)?;
+    let layers = model.topology().layers();
+    let tokens: usize = batches.iter().map(|(_, batch)| batch.rows()).sum();
+    let first = state.depth();
+    for layer in first..layers {
+        let detail = format!("layer {}/{layers}", layer + 1);
+        run_block(model, layer, &batches, &mut state, &|rows| {
+            progress.step(&Update {
+                stage: "Calibrating",
+                detail: &detail,
+                unit: "tok",
+                done: (((layer - first) * tokens + rows) / (layers - first)) as u64,
+                total: tokens as u64,
+            })
+        })?;
+    }
+    state.finish()
+}
+
+/// Pushes every batch through one block and advances `state`.
+fn run_block(
+    model: &Model,
+    layer: usize,
+    batches: &Batches,
+    state: &mut State<'_>,
+    progress: &dyn Fn(usize) -> Result<()>,
+) -> Result<()> {
+    let block = model.block(layer)?;
+    let (mut last, mut domains, mut done) = (Vec::new(), Vec::new(), 0);
+    for (index, (_, batch)) in batches.iter().enumerate() {
+        let input = state.take(index)?;
+        let tables = &mut state.stats.tables;
+        let output = block.forward(&input, batch, None, &mut |event| {
+            OBSERVERS.iter().try_for_each(|observer| observer.observe(event, batch, tables))
+        })?;
+        last.extend(last_tokens(&output, batch)?);
+        domains.extend(batch.sequences().map(|rows| batch.domains[rows.start]));
+        state.put(index, output)?;
+        done += batch.rows();
+        progress(done)?;
+    }
+    block.check_experts(unrouted(&state.stats, layer)?.into_iter())?;
+    state.last.push(last);
+    let hidden = model.topology().hidden;
+    span::observe(&state.last, layer + 1, hidden, &domains, &mut state.stats.tables);
+    state.save()
+}
+
+/// The batches of this shard.
+fn shard_batches(model: &Model, sequences: &Sequences, options: &CalibrateOptions) -> Result<Batches> {
+    let [index, count] = options.shard;
+    let ranges = sequences.batches(options.batch_tokens);
+    if index >= count || count > ranges.len() {
+        return Err(Error::Structure {
+            what: "shard".to_owned(),
+            expected: format!("index/count with index < count ≤ {} batches", ranges.len()),
+            found: format!("{index}/{count}"),
+        });
+    }
+    ranges
+        .into_iter()
+        .skip(index)
+        .step_by(count)
+        .map(|range| Ok((range.clone(), model.batch(sequences, range)?)))
+        .collect()
+}
+
+/// Experts of `layer` that no token was routed to.
+fn unrouted(stats: &Stats, layer: usize) -> Result<Vec<usize>> {
+    let counts = stats.table(observer::routing::COUNT)?;
+    let domains = stats.provenance.domains.len();
+    Ok((0..stats.provenance.experts[layer])
+        .filter(|&expert| (0..domains).all(|domain| counts.row(&[domain, layer])[expert] == 0.0))
+        .collect())
+}
+
+/// Identifies a run: the same key means the same hidden states at every depth.
+fn run_key(provenance: &Provenance, options: &CalibrateOptions) -> String {
+    let Provenance { created_by, fingerprint, corpus, .. } = provenance;
+    let [index, count] = options.shard;
+    format!("{created_by} {fingerprint} {corpus} {} {index}/{count}", options.batch_tokens)
+}
+
+/// Statistics of nothing yet, with the provenance of this run.
+fn empty_stats(
+    model: &Model,
+    sequences: &Sequences,
+    options: &CalibrateOptions,
+    batches: &Batches,
+) -> Result<Stats> {
+    let topology = model.topology();
+    let shape = Shape {
+        domains: sequences.names.len(),
+        layers: topology.layers(),
+        experts: topology.max_experts(),
+        hidden: topology.hidden,
+    };
+    let mut domains: Vec<DomainProvenance> = sequences
+        .names
+        .iter()
+        .zip(&sequences.weights)
+        .zip(&sequences.documents)
+        .map(|((name, &weight), &documents)| DomainProvenance {
+            name: name.clone(),
+            weight,
+            tokens: 0,
+            sequences: 0,
+            documents,
+        })
+        .collect();
+    for (_, batch) in batches {
+        for rows in batch.sequences() {
+            let domain = &mut domains[usize::from(batch.domains[rows.start])];
+            domain.tokens += rows.len() as u64;
+            domain.sequences += 1;
+        }
+    }
+    let mut tables = observer::tables(&shape);
+    let mut count = |name: &str, count: fn(&DomainProvenance) -> u64| {
+        if let Some(table) = tables.get_mut(name) {
+            table.values = domains.iter().map(|domain| count(domain) as f64).collect();
+        }
+    };
+    count(TOKENS, |domain| domain.tokens);
+    count(SEQUENCES, |domain| domain.sequences);
+    Ok(Stats {
+        provenance: Provenance {
+            model: model.checkpoint().name(),
+            fingerprint: model.checkpoint().fingerprint()?,
+            family: model.family().model_type().to_owned(),
+            corpus: sequences.hash.clone(),
+            domains,
+            seq_len: sequences.seq_len,
+            seed: sequences.seed,
+            experts: topology.experts(),
+            top_k: (0..shape.layers)
+                .find_map(|layer| topology.moe(layer))
+                .map_or(0, |moe| moe.router.top_k),
+            hidden: topology.hidden,
+            shards: vec![options.shard],
+            created_by: concat!("router-stats ", env!("CARGO_PKG_VERSION")).to_owned(),
+        },
+        tables,
+    })
+}

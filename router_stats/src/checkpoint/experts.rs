@@ -1,0 +1,303 @@
+//! The experts of one layer, whichever way they are stored.
+//!
+//! Checkpoints spell experts in three ways, and only this file knows them:
+//!
+//! | layout | gate, up | down |
+//! |---|---|---|
+//! | per expert | `experts.{e}.*` [I, H] each | [H, I] |
+//! | stacked | `gate_up_proj` [E, 2I, H] | `down_proj` [E, H, I] |
+//! | stacked, transposed | `gate_up_proj` [E, H, 2I] | `down_proj` [E, I, H] |
+//!
+//! In stacked tensors the gate half comes before the up half. The orientation
+//! follows from the shapes; where H = 2I makes `gate_up_proj` ambiguous,
+//! `down_proj` decides, and the other way round where H = I.
+
+use std::borrow::Cow;
+
+use safetensors::Dtype;
+
+use super::{transpose, Checkpoint, Rows, TensorView};
+use crate::family::{MoeSpec, Names, Projection};
+use crate::{Error, Result};
+
+/// How a layer's experts are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Three tensors for every expert.
+    PerExpert,
+    /// Two tensors for all experts.
+    Stacked {
+        /// Whether matrices are stored input-major, [H, 2I] and [I, H].
+        transposed: bool,
+    },
+}
+
+/// Reads the experts of one layer.
+#[derive(Debug, Clone)]
+pub struct ExpertReader<'a> {
+    layer: usize,
+    experts: usize,
+    intermediate: usize,
+    hidden: usize,
+    dtype: Dtype,
+    layout: Layout,
+    /// Per expert: gate, up and down of every expert; stacked: gate_up, down.
+    tensors: Vec<TensorView<'a>>,
+}
+
+/// Where one matrix lies in a stored tensor.
+struct Stored<'a> {
+    rows: Rows<'a>,
+    tensor: TensorView<'a>,
+    /// Element of `tensor` that `rows` begins with.
+    start: usize,
+    /// For input-major storage: columns of the stored matrix, and the first
+    /// that belongs to this one.
+    window: Option<(usize, usize)>,
+}
+
+impl<'a> ExpertReader<'a> {
+    /// Finds the experts of `layer` and checks that all are there, of the right
+    /// shape and of one dtype that can be computed with. H is `hidden`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`] or
+    /// [`Error::MixedDtypes`].
+    pub fn open(
+        checkpoint: &'a Checkpoint,
+        names: &'static Names,
+        layer: usize,
+        spec: &MoeSpec,
+        hidden: usize,
+    ) -> Result<Self> {
+        let (experts, intermediate) = (spec.experts, spec.intermediate);
+        let stacked = checkpoint.contains(&names.in_block(layer, names.stacked_gate_up));
+        let (layout, tensors) = if stacked {
+            open_stacked(checkpoint, names, layer, spec, hidden)?
+        } else {
+            (
+                Layout::PerExpert,
+                open_each(checkpoint, names, layer, spec, hidden)?,
+            )
+        };
+        let Some(first) = tensors.first() else {
+            let what = format!("experts of layer {layer}");
+            return Err(structure(what, "at least one".to_owned(), "0".to_owned()));
+        };
+        let dtype = first.dtype;
+        first.float()?;
+        if let Some(other) = tensors.iter().find(|tensor| tensor.dtype != dtype) {
+            return Err(Error::MixedDtypes {
+                path: other.file().to_path_buf(),
+                tensor: other.name.to_owned(),
+                expected: dtype.to_string(),
+                found: other.dtype.to_string(),
+            });
+        }
+        Ok(Self {
+            layer,
+            experts,
+            intermediate,
+            hidden,
+            dtype,
+            layout,
+            tensors,
+        })
+    }
+
+    /// How the experts are stored.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Dtype of all expert weights: bf16, f16 or f32.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    /// Bytes of one matrix, row-major [I, H] (gate, up) or [H, I] (down), in
+    /// the stored dtype: borrowed if it is stored so, else a transposed copy.
+    ///
+    /// # Errors
+    /// [`Error::Structure`] if there is no such expert.
+    pub fn raw(&self, expert: usize, projection: Projection) -> Result<Cow<'a, [u8]>> {
+        let stored = self.stored(expert, projection)?;
+        Ok(match stored.window {
+            None => Cow::Borrowed(stored.rows.data),
+            Some(window) => Cow::Owned(self.output_major(stored.rows.data, window, projection)),
+        })
+    }
+
+    /// One expert as f32, checked to be finite: gate and up [2I, H] into
+    /// `gate_up`, down [H, I] into `down`. Releases the pages it has read.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], which names the element as it is stored;
+    /// [`Error::Structure`] if there is no such expert or a buffer has another
+    /// length.
+    pub fn read_f32(&self, expert: usize, gate_up: &mut [f32], down: &mut [f32]) -> Result<()> {
+        let matrix = self.intermediate * self.hidden;
+        if (gate_up.len(), down.len()) != (2 * matrix, matrix) {
+            let expected = format!("{} and {matrix} elements", 2 * matrix);
+            let found = format!("{} and {}", gate_up.len(), down.len());
+            return Err(structure(
+                "buffers for an expert".to_owned(),
+                expected,
+                found,
+            ));
+        }
+        let (gate, up) = gate_up.split_at_mut(matrix);
+        for (projection, out) in Projection::ALL.into_iter().zip([gate, up, down]) {
+            let stored = self.stored(expert, projection)?;
+            match stored.window {
+                None => stored.rows.read_f32(out)?,
+                Some(window) => {
+                    let data = self.output_major(stored.rows.data, window, projection);
+                    let columns = self.extent(projection).1;
+                    stored
+                        .tensor
+                        .float()?
+                        .widen(&data, out)
+                        .map_err(|(index, value)| {
+                            let (row, column) = (index / columns, index % columns);
+                            let index = stored.start + column * window.0 + window.1 + row;
+                            stored.tensor.not_finite(index, value)
+                        })?;
+                }
+            }
+        }
+        for projection in Projection::ALL {
+            self.stored(expert, projection)?.rows.release();
+        }
+        Ok(())
+    }
+
+    /// Rows and columns of a matrix.
+    fn extent(&self, projection: Projection) -> (usize, usize) {
+        match projection {
+            Projection::Gate | Projection::Up => (self.intermediate, self.hidden),
+            Projection::Down => (self.hidden, self.intermediate),
+        }
+    }
+
+    fn stored(&self, expert: usize, projection: Projection) -> Result<Stored<'a>> {
+        if expert >= self.experts {
+            let what = format!("expert of layer {}", self.layer);
+            return Err(structure(
+                what,
+                format!("an index below {}", self.experts),
+                expert.to_string(),
+            ));
+        }
+        let Layout::Stacked { transposed } = self.layout else {
+            let tensor = self.tensors[expert * 3 + projection as usize];
+            return Ok(Stored {
+                rows: tensor.all(),
+                tensor,
+                start: 0,
+                window: None,
+            });
+        };
+        let tensor = self.tensors[usize::from(projection == Projection::Down)];
+        let rows = tensor.rows(expert..expert + 1);
+        let start = expert * tensor.shape[1] * tensor.shape[2];
+        let second = usize::from(projection == Projection::Up) * self.intermediate;
+        if transposed {
+            return Ok(Stored {
+                rows,
+                tensor,
+                start,
+                window: Some((tensor.shape[2], second)),
+            });
+        }
+        let (height, width) = self.extent(projection);
+        let elements = second * width..(second + height) * width;
+        Ok(Stored {
+            rows: rows.elements(elements),
+            tensor,
+            start,
+            window: None,
+        })
+    }
+
+    /// Copies the window of an input-major matrix that holds `projection`.
+    fn output_major(&self, data: &[u8], window: (usize, usize), projection: Projection) -> Vec<u8> {
+        let (stride, first) = window;
+        let (rows, columns) = self.extent(projection);
+        fn copy<const N: usize>(
+            data: &[u8],
+            (stride, first): (usize, usize),
+            (rows, columns): (usize, usize),
+        ) -> Vec<u8> {
+            let mut target = vec![[0; N]; rows * columns];
+            transpose(
+                &data.as_chunks::<N>().0[first..],
+                stride,
+                &mut target,
+                columns,
+                rows,
+            );
+            target.into_flattened()
+        }
+        match self.dtype {
+            Dtype::F32 => copy::<4>(data, (stride, first), (rows, columns)),
+            _ => copy::<2>(data, (stride, first), (rows, columns)),
+        }
+    }
+}
+
+fn open_each<'a>(
+    checkpoint: &'a Checkpoint,
+    names: &Names,
+    layer: usize,
+    spec: &MoeSpec,
+    hidden: usize,
+) -> Result<Vec<TensorView<'a>>> {
+    let mut tensors = Vec::with_capacity(spec.experts.min(1 << 16) * 3);
+    for expert in 0..spec.experts {
+        for projection in Projection::ALL {
+            let shape = match projection {
+                Projection::Gate | Projection::Up => [spec.intermediate, hidden],
+                Projection::Down => [hidden, spec.intermediate],
+            };
+            let name = names.expert(layer, expert, projection);
+            tensors.push(checkpoint.tensor_of_shape(&name, &shape)?);
+        }
+    }
+    Ok(tensors)
+}
+
+fn open_stacked<'a>(
+    checkpoint: &'a Checkpoint,
+    names: &Names,
+    layer: usize,
+    spec: &MoeSpec,
+    hidden: usize,
+) -> Result<(Layout, Vec<TensorView<'a>>)> {
+    let (experts, width) = (spec.experts, spec.intermediate);
+    // Output-major, then input-major.
+    let gate_up_shapes = [[experts, 2 * width, hidden], [experts, hidden, 2 * width]];
+    let down_shapes = [[experts, hidden, width], [experts, width, hidden]];
+    let gate_up = checkpoint.tensor(&names.in_block(layer, names.stacked_gate_up))?;
+    let down_name = names.in_block(layer, names.stacked_down);
+    let transposed = if hidden == 2 * width {
+        // Only `down_proj` can tell; if it fits neither, the check below says so.
+        checkpoint.tensor(&down_name)?.shape == down_shapes[1]
+    } else {
+        gate_up.shape == gate_up_shapes[1]
+    };
+    let gate_up = gate_up.expect_shape(&gate_up_shapes[usize::from(transposed)])?;
+    let down = checkpoint.tensor_of_shape(&down_name, &down_shapes[usize::from(transposed)])?;
+    Ok((Layout::Stacked { transposed }, vec![gate_up, down]))
+}
+
+fn structure(what: String, expected: String, found: String) -> Error {
+    Error::Structure {
+        what,
+        expected,
+        found,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,252 @@
+//! Checkpoints on disk: a Hugging Face directory as named, mapped tensors.
+//!
+//! Owns `config.json` as read, the shards and their headers, the two layouts
+//! of experts, the fingerprint and the tokenizer file. It does not know what a
+//! tensor is for (see [`crate::family`]) and never writes. Headers and indices
+//! may be hostile: whatever they say, opening ends in a checkpoint whose every
+//! tensor lies inside its file, or in a named error.
+
+mod experts;
+mod fingerprint;
+pub(crate) mod header;
+mod index;
+pub(crate) mod map;
+mod shard;
+mod tensor;
+#[cfg(test)]
+pub(crate) mod testing;
+mod transpose;
+mod widen;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+pub use experts::{ExpertReader, Layout};
+pub(crate) use fingerprint::hex;
+pub use tensor::{Rows, TensorView};
+pub use transpose::transpose;
+
+use crate::family::Config;
+use crate::{Error, Result};
+use shard::Shard;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// An opened checkpoint: headers are parsed and validated, data is mapped.
+#[derive(Debug)]
+pub struct Checkpoint {
+    dir: PathBuf,
+    config: Config,
+    shards: Vec<Shard>,
+    /// Name → shard and position in it.
+    tensors: BTreeMap<String, (usize, usize)>,
+}
+
+impl Checkpoint {
+    /// Opens `config.json` and `model.safetensors`, or the shards that
+    /// `model.safetensors.index.json` names, in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::NotACheckpoint`] if a file is absent, [`Error::Io`] if one
+    /// cannot be read, [`Error::Json`], [`Error::Config`], [`Error::Index`],
+    /// [`Error::Header`] or [`Error::Truncated`] if one is malformed, and
+    /// [`Error::MissingTensor`] if a shard lacks what the index promises.
+    pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            std::fs::read_dir(dir).map_err(Error::io(dir))?;
+        }
+        let config = read_config(dir)?;
+        let (shards, tensors) = if dir.join(SINGLE).exists() {
+            single(dir.join(SINGLE))?
+        } else if dir.join(INDEX).exists() {
+            sharded(dir)?
+        } else {
+            return Err(not_a_checkpoint(
+                dir,
+                "model.safetensors or model.safetensors.index.json",
+            ));
+        };
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            config,
+            shards,
+            tensors,
+        })
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What people call the model: the directory's name, or `org/name` for a
+    /// snapshot in the hub's cache, whose directory is named by a commit.
+    pub fn name(&self) -> String {
+        let dir = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
+        let part = |path: Option<&Path>| {
+            path.and_then(Path::file_name)
+                .map(|name| name.to_string_lossy().into_owned())
+        };
+        let repository = dir
+            .parent()
+            .filter(|parent| parent.ends_with("snapshots"))
+            .and_then(|parent| part(parent.parent()))
+            .and_then(|name| {
+                name.strip_prefix("models--")
+                    .map(|name| name.replace("--", "/"))
+            });
+        repository
+            .or_else(|| part(Some(&dir)))
+            .unwrap_or_else(|| "model".to_owned())
+    }
+
+    /// `config.json`.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        self.tensors
+            .values()
+            .map(|&(shard, index)| TensorView::new(&self.shards[shard], index))
+    }
+
+    /// Whether there is a tensor called `name`.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// The tensor called `name`.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`]
+    pub fn tensor(&self, name: &str) -> Result<TensorView<'_>> {
+        match self.tensors.get(name) {
+            Some(&(shard, index)) => Ok(TensorView::new(&self.shards[shard], index)),
+            None => Err(Error::MissingTensor {
+                path: self.dir.clone(),
+                tensor: name.to_owned(),
+                expected: "it in a shard".to_owned(),
+            }),
+        }
+    }
+
+    /// The tensor called `name`, if it has this shape.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], which names the shape, or [`Error::Shape`].
+    pub fn tensor_of_shape(&self, name: &str, shape: &[usize]) -> Result<TensorView<'_>> {
+        if !self.contains(name) {
+            return Err(Error::MissingTensor {
+                path: self.dir.clone(),
+                tensor: name.to_owned(),
+                expected: format!("{shape:?}"),
+            });
+        }
+        self.tensor(name)?.expect_shape(shape)
+    }
+
+    /// Bytes of all tensors together.
+    pub fn bytes(&self) -> u64 {
+        self.tensors().map(|tensor| tensor.data.len() as u64).sum()
+    }
+
+    /// Hex SHA-256 of the configuration and of every tensor's name, dtype,
+    /// shape and a sample of its bytes. Independent of how tensors are
+    /// distributed over shards; changes between the samples go unnoticed.
+    ///
+    /// # Errors
+    /// None today; reading may fail where data is not mapped.
+    pub fn fingerprint(&self) -> Result<String> {
+        Ok(fingerprint::fingerprint(self))
+    }
+
+    /// Reads `tokenizer.json`.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] if there is none, [`Error::Tokenizer`] if it does
+    /// not load.
+    pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
+        let path = self.dir.join(TOKENIZER);
+        if !path.is_file() {
+            return Err(Error::NoTokenizer {
+                path: self.dir.clone(),
+            });
+        }
+        tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::Tokenizer {
+            path,
+            reason: error.to_string(),
+        })
+    }
+}
+
+fn not_a_checkpoint(dir: &Path, missing: &'static str) -> Error {
+    Error::NotACheckpoint {
+        path: dir.to_path_buf(),
+        missing,
+    }
+}
+
+fn read_config(dir: &Path) -> Result<Config> {
+    let path = dir.join(CONFIG);
+    if !path.exists() {
+        return Err(not_a_checkpoint(dir, CONFIG));
+    }
+    let text = std::fs::read(&path).map_err(Error::io(&path))?;
+    match serde_json::from_slice(&text) {
+        Ok(value) => Config::new(path, value),
+        Err(source) => Err(Error::Json { path, source }),
+    }
+}
+
+type Shards = (Vec<Shard>, BTreeMap<String, (usize, usize)>);
+
+fn single(path: PathBuf) -> Result<Shards> {
+    let shard = Shard::open(path)?;
+    let names = shard.tensors().iter().enumerate();
+    let tensors = names
+        .map(|(index, (name, _))| (name.clone(), (0, index)))
+        .collect();
+    Ok((vec![shard], tensors))
+}
+
+fn sharded(dir: &Path) -> Result<Shards> {
+    let weights = index::read(&dir.join(INDEX))?;
+    let mut shards: Vec<Shard> = Vec::new();
+    // File name → its position and the positions of its tensors.
+    let mut opened: HashMap<&str, (usize, HashMap<String, usize>)> = HashMap::new();
+    let mut tensors = BTreeMap::new();
+    for (tensor, file) in &weights {
+        if !opened.contains_key(file.as_str()) {
+            let shard = Shard::open(dir.join(file))?;
+            let names = shard.tensors().iter().enumerate();
+            let positions = names
+                .map(|(index, (name, _))| (name.clone(), index))
+                .collect();
+            opened.insert(file, (shards.len(), positions));
+            shards.push(shard);
+        }
+        let (shard, positions) = &opened[file.as_str()];
+        let Some(&position) = positions.get(tensor) else {
+            return Err(Error::MissingTensor {
+                path: shards[*shard].path().to_path_buf(),
+                tensor: tensor.clone(),
+                expected: format!("it here, as {INDEX} says"),
+            });
+        };
+        tensors.insert(tensor.clone(), (*shard, position));
+    }
+    Ok((shards, tensors))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,297 @@
+//! Every way reading, running or measuring a checkpoint can fail.
+
+use std::path::{Path, PathBuf};
+
+/// Result with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// An error names the file, the tensor or field, what was expected and what
+/// was found; [`Error::hint`] says what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a file operation.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The directory has no `config.json` or no weights.
+    #[error("{}: not a checkpoint: no {missing}", path.display())]
+    NotACheckpoint {
+        /// Directory.
+        path: PathBuf,
+        /// The missing file, or a pattern for it.
+        missing: &'static str,
+    },
+    /// A JSON file does not parse.
+    #[error("{}: {source}", path.display())]
+    Json {
+        /// File.
+        path: PathBuf,
+        /// Position and reason.
+        source: serde_json::Error,
+    },
+    /// A field of `config.json` is absent or has an unusable value.
+    #[error("{}: `{field}`: expected {expected}, found {found}", path.display())]
+    Config {
+        /// Path of `config.json`.
+        path: PathBuf,
+        /// Dotted name of the field.
+        field: String,
+        /// What the field must hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// No registered family serves this architecture.
+    #[error("{}: unknown model family `{found}`; known: {known}", path.display())]
+    UnknownFamily {
+        /// Path of `config.json`.
+        path: PathBuf,
+        /// The architecture or model type found.
+        found: String,
+        /// Known families, comma separated.
+        known: String,
+    },
+    /// A safetensors header is malformed or hostile.
+    #[error("{}: invalid safetensors header: {reason}", path.display())]
+    Header {
+        /// Shard.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The list of shards is malformed or leads out of the directory.
+    #[error("{}: invalid shard index: {reason}", path.display())]
+    Index {
+        /// `model.safetensors.index.json`.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A shard ends before one of its tensors does.
+    #[error(
+        "{}: tensor `{tensor}`\n       expected {shape:?} {dtype} ({expected} bytes), \
+         found {found} bytes before the end of the file",
+        path.display()
+    )]
+    Truncated {
+        /// Shard.
+        path: PathBuf,
+        /// First tensor that is cut off.
+        tensor: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Its dtype as safetensors spells it.
+        dtype: String,
+        /// Bytes it needs.
+        expected: u64,
+        /// Bytes there are.
+        found: u64,
+    },
+    /// A tensor that the configuration requires is in no shard.
+    #[error("{}: tensor `{tensor}` is missing: expected {expected}, found no such name", path.display())]
+    MissingTensor {
+        /// Checkpoint directory, or the shard an index names for it.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// Expected shape, or where the index says it is.
+        expected: String,
+    },
+    /// A tensor has another shape than the configuration implies.
+    #[error("{}: tensor `{tensor}`: expected shape {expected:?}, found {found:?}", path.display())]
+    Shape {
+        /// Shard.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// Shape that `config.json` implies.
+        expected: Vec<usize>,
+        /// Shape in the shard.
+        found: Vec<usize>,
+    },
+    /// A weight has a dtype that the forward pass does not read.
+    #[error("{}: tensor `{tensor}`: expected dtype BF16, F16 or F32, found {found}", path.display())]
+    Dtype {
+        /// Shard.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// Dtype in the shard.
+        found: String,
+    },
+    /// The experts of a layer are stored in different dtypes.
+    #[error("{}: tensor `{tensor}`: expected dtype {expected}, as the layer's first expert, found {found}", path.display())]
+    MixedDtypes {
+        /// Shard.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// Dtype of the layer's first expert.
+        expected: String,
+        /// Dtype in the shard.
+        found: String,
+    },
+    /// A weight is NaN or infinite.
+    #[error("{}: tensor `{tensor}`: expected finite weights, found {value} at element {index}", path.display())]
+    NonFinite {
+        /// Shard.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// Flat index of the first bad element.
+        index: usize,
+        /// The bad value.
+        value: f32,
+    },
+    /// The checkpoint has no tokenizer.
+    #[error("{}: expected tokenizer.json, found none", path.display())]
+    NoTokenizer {
+        /// Checkpoint directory.
+        path: PathBuf,
+    },
+    /// The tokenizer does not load or does not encode.
+    #[error("{}: tokenizer: {reason}", path.display())]
+    Tokenizer {
+        /// `tokenizer.json`.
+        path: PathBuf,
+        /// What the tokenizer said.
+        reason: String,
+    },
+    /// The chat template is absent or does not render.
+    #[error("{}: chat template: {reason}", path.display())]
+    ChatTemplate {
+        /// File it came from.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// A calibration or evaluation file cannot be used.
+    #[error("{}{}: {reason}", path.display(), line.map(|l| format!(":{l}")).unwrap_or_default())]
+    Corpus {
+        /// File.
+        path: PathBuf,
+        /// Line, from 1, for line-based formats.
+        line: Option<usize>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no text to run.
+    #[error("{what}: expected at least {expected} tokens, found {found}")]
+    TooLittleText {
+        /// Domain or file.
+        what: String,
+        /// Tokens needed.
+        expected: usize,
+        /// Tokens there are.
+        found: usize,
+    },
+    /// A statistics file is malformed.
+    #[error("{}: not a usable statistics file: {reason}", path.display())]
+    StatsFile {
+        /// File.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A statistics file was written by another version.
+    #[error("{}: statistics version {found}; this build reads {supported}", path.display())]
+    StatsVersion {
+        /// File.
+        path: PathBuf,
+        /// Version in the file.
+        found: String,
+        /// Version this build reads.
+        supported: u32,
+    },
+    /// Statistics lack a table that is asked for.
+    #[error("statistics have no table `{table}`; they have: {known}")]
+    MissingTable {
+        /// Name.
+        table: String,
+        /// Tables there are, comma separated.
+        known: String,
+    },
+    /// Statistics that must agree do not.
+    #[error("statistics disagree on {what}: {left} against {right}")]
+    StatsMismatch {
+        /// What differs.
+        what: String,
+        /// Value of the first.
+        left: String,
+        /// Value of the second.
+        right: String,
+    },
+    /// What is asked for does not fit the model's structure.
+    #[error("{what}: expected {expected}, found {found}")]
+    Structure {
+        /// The property that is violated.
+        what: String,
+        /// What the model allows.
+        expected: String,
+        /// What was asked for.
+        found: String,
+    },
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Wraps an I/O error with the path it concerns.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Self::Io { path, source }
+    }
+
+    /// One sentence of advice, where there is any to give.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+                "free some disk space and run the same command again; nothing half-written was kept"
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "check the permissions, or choose another folder with --cache-dir or -o"
+            }
+            Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                "check the path; a model is a local directory or a hub id such as org/name"
+            }
+            Self::NotACheckpoint { .. } => {
+                "a checkpoint is a Hugging Face directory: config.json and model.safetensors, or an index with its shards"
+            }
+            Self::UnknownFamily { .. } => {
+                "this version prunes the families listed; CONTRIBUTING.md explains how to add one"
+            }
+            Self::Truncated { .. }
+            | Self::Header { .. }
+            | Self::Index { .. }
+            | Self::MissingTensor { .. } => "the file is incomplete or damaged; download it again",
+            Self::Shape { .. } => "config.json and the weights belong to different models",
+            Self::Dtype { .. } | Self::MixedDtypes { .. } => "convert the checkpoint to bf16, f16 or f32 first",
+            Self::NonFinite { .. } => {
+                "the checkpoint is damaged or was exported wrongly; download it again"
+            }
+            Self::NoTokenizer { .. } => {
+                "copy tokenizer.json from the original model into the directory"
+            }
+            Self::ChatTemplate { .. } => {
+                "chat `messages` need the model's chat template; use lines with `text` instead"
+            }
+            Self::TooLittleText { .. } => "add text, or lower --calibration-tokens or --seq-len",
+            Self::StatsVersion { .. } | Self::MissingTable { .. } => "run `calibrate` again with this version",
+            Self::StatsMismatch { .. } => {
+                "only statistics of one model, made with the same settings, can be merged"
+            }
+            Self::Interrupted => "finished layers are kept; the same command continues after them",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}

@@ -1,0 +1,355 @@
+//! Typed reads from `config.json`, which stays a JSON value so that unknown
+//! keys survive.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{Error, Result};
+
+const MAX_LAYERS: usize = 65_536;
+
+/// A model's `config.json` and where it came from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    path: PathBuf,
+    value: Value,
+}
+
+impl Config {
+    /// Wraps a parsed configuration; `path` is only used in errors.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `value` is not an object.
+    pub fn new(path: impl Into<PathBuf>, value: Value) -> Result<Self> {
+        let config = Self {
+            path: path.into(),
+            value,
+        };
+        match config.value {
+            Value::Object(_) => Ok(config),
+            _ => Err(config.error("(root)", "an object")),
+        }
+    }
+
+    /// Path of the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole configuration.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// First entry of `architectures`.
+    pub fn architecture(&self) -> Option<&str> {
+        self.value.get("architectures")?.get(0)?.as_str()
+    }
+
+    /// `model_type`.
+    pub fn model_type(&self) -> Option<&str> {
+        self.value.get("model_type")?.as_str()
+    }
+
+    /// True if `field` is present and not null.
+    pub fn has(&self, field: &str) -> bool {
+        self.value.get(field).is_some_and(|v| !v.is_null())
+    }
+
+    /// A positive count that must be present. Counts above 2³¹ are refused, so
+    /// that products of a few of them cannot overflow.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn count(&self, field: &str) -> Result<usize> {
+        self.value
+            .get(field)
+            .and_then(Value::as_u64)
+            .filter(|n| (1..1 << 31).contains(n))
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| self.error(field, "a positive integer below 2147483648"))
+    }
+
+    /// A positive count with a default for when it is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not a positive integer.
+    pub fn count_or(&self, field: &str, default: usize) -> Result<usize> {
+        if self.has(field) {
+            self.count(field)
+        } else {
+            Ok(default)
+        }
+    }
+
+    /// A positive finite number with a default for when it is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not such a number.
+    pub fn positive_or(&self, field: &str, default: f64) -> Result<f64> {
+        if !self.has(field) {
+            return Ok(default);
+        }
+        self.value
+            .get(field)
+            .and_then(positive)
+            .ok_or_else(|| self.error(field, "a positive number"))
+    }
+
+    /// Number of blocks, from `num_hidden_layers`. Structures of one entry per
+    /// layer are allocated before any weight is seen, so it is bounded.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is absent or not between 1 and 65536.
+    pub fn layers(&self) -> Result<usize> {
+        let field = "num_hidden_layers";
+        self.count(field)
+            .ok()
+            .filter(|&layers| layers <= MAX_LAYERS)
+            .ok_or_else(|| self.error(field, "a positive integer up to 65536"))
+    }
+
+    /// Base of the rotary frequencies: `rope_parameters.rope_theta`, where
+    /// transformers 5 keeps it, else `rope_theta`, else `default`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not a positive number.
+    pub fn rope_theta(&self, default: f64) -> Result<f64> {
+        let nested = self
+            .value
+            .get("rope_parameters")
+            .and_then(|rope| rope.get("rope_theta"));
+        match nested {
+            None | Some(Value::Null) => self.positive_or("rope_theta", default),
+            Some(theta) => positive(theta)
+                .ok_or_else(|| self.error("rope_parameters", "a positive `rope_theta`")),
+        }
+    }
+
+    /// A flag with a default for when it is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not a boolean.
+    pub fn flag_or(&self, field: &str, default: bool) -> Result<bool> {
+        if !self.has(field) {
+            return Ok(default);
+        }
+        self.value
+            .get(field)
+            .and_then(Value::as_bool)
+            .ok_or_else(|| self.error(field, "true or false"))
+    }
+
+    /// A list of layer indices; empty if absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not a list of integers.
+    pub fn indices(&self, field: &str) -> Result<Vec<usize>> {
+        if !self.has(field) {
+            return Ok(Vec::new());
+        }
+        self.value
+            .get(field)
+            .and_then(Value::as_array)
+            .and_then(|list| {
+                list.iter()
+                    .map(|v| v.as_u64().and_then(|n| usize::try_from(n).ok()))
+                    .collect()
+            })
+            .ok_or_else(|| self.error(field, "a list of layer indices"))
+    }
+
+    /// Fails unless `field` is absent, null or one of `accepted`.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn require_one_of(&self, field: &str, accepted: &[&str]) -> Result<()> {
+        match self.value.get(field) {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(s)) if accepted.contains(&s.as_str()) => Ok(()),
+            Some(_) => Err(self.error(field, &accepted.join(" or "))),
+        }
+    }
+
+    /// An [`Error::Config`] about `field`, quoting what it holds.
+    pub fn error(&self, field: &str, expected: &str) -> Error {
+        Error::Config {
+            path: self.path.clone(),
+            field: field.to_owned(),
+            expected: expected.to_owned(),
+            found: match self.value.get(field) {
+                None => "nothing".to_owned(),
+                Some(value) => {
+                    let mut text = value.to_string();
+                    if text.len() > 80 {
+                        text.truncate(
+                            (0..=80)
+                                .rev()
+                                .find(|&i| text.is_char_boundary(i))
+                                .unwrap_or(0),
+                        );
+                        text.push('…');
+                    }
+                    text
+                }
+            },
+        }
+    }
+}
+
+fn positive(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|x| x.is_finite() && *x > 0.0)
+}
+
+/// Fails if the configuration asks for scaled, partial or per-layer rotary
+/// positions, which the forward pass does not implement. transformers 5 moved
+/// `rope_theta` and the scaling into `rope_parameters`.
+///
+/// # Errors
+/// [`Error::Config`]
+pub(super) fn require_plain_rope(config: &Config) -> Result<()> {
+    for field in ["rope_scaling", "rope_parameters"] {
+        let Some(scaling) = config.value.get(field).filter(|v| !v.is_null()) else {
+            continue;
+        };
+        let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
+        let scaled = kind.and_then(Value::as_str).unwrap_or("default") != "default";
+        let partial = scaling
+            .get("partial_rotary_factor")
+            .and_then(Value::as_f64)
+            .is_some_and(|factor| factor != 1.0);
+        let per_layer = scaling
+            .as_object()
+            .is_none_or(|fields| fields.values().any(Value::is_object));
+        if scaled || partial || per_layer {
+            return Err(config.error(field, "null or the default rotary positions"));
+        }
+    }
+    Ok(())
+}
+
+/// Fails unless heads divide into key-value groups and halve for rotation.
+///
+/// # Errors
+/// [`Error::Config`]
+pub(super) fn check_heads(config: &Config, spec: &super::AttentionSpec) -> Result<()> {
+    if !spec.heads.is_multiple_of(spec.kv_heads) {
+        return Err(config.error(
+            "num_key_value_heads",
+            &format!("a divisor of {} heads", spec.heads),
+        ));
+    }
+    if spec.head_dim == 0 || !spec.head_dim.is_multiple_of(2) {
+        return Err(config.error("head_dim", "a positive even number"));
+    }
+    Ok(())
+}
+
+/// Fails if tokens are routed to more experts than there are.
+///
+/// # Errors
+/// [`Error::Config`]
+pub(super) fn check_top_k(config: &Config, field: &str, moe: &super::MoeSpec) -> Result<()> {
+    if moe.router.top_k > moe.experts {
+        return Err(config.error(
+            field,
+            &format!("at most the {} experts there are", moe.experts),
+        ));
+    }
+    Ok(())
+}
+
+/// Keeps the entries of a per-layer list whose layers stay.
+pub(super) fn keep_layer_entries(config: &mut Value, field: &str, layers: &[usize]) {
+    if let Some(list) = config.get_mut(field).and_then(Value::as_array_mut) {
+        *list = layers
+            .iter()
+            .filter_map(|&layer| list.get(layer).cloned())
+            .collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn config(value: Value) -> Config {
+        Config::new("config.json", value).unwrap()
+    }
+
+    #[test]
+    fn only_objects_are_configurations() {
+        assert!(matches!(
+            Config::new("c", json!([1])),
+            Err(Error::Config { .. })
+        ));
+    }
+
+    #[test]
+    fn counts_are_positive_and_bounded() {
+        let config = config(
+            json!({"a": 3, "b": 0, "c": -1, "d": 1u64 << 31, "e": "3", "f": null,
+            "num_hidden_layers": 65_537}),
+        );
+        assert_eq!(config.count("a").unwrap(), 3);
+        assert_eq!(config.count_or("f", 7).unwrap(), 7);
+        assert_eq!(config.count_or("absent", 7).unwrap(), 7);
+        for field in ["b", "c", "d", "e", "f", "absent"] {
+            match config.count(field) {
+                Err(Error::Config { field: named, .. }) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+        assert!(config.layers().is_err());
+    }
+
+    #[test]
+    fn errors_quote_long_values_shortened() {
+        let config = config(json!({"a": "ä".repeat(200)}));
+        let Err(Error::Config { found, .. }) = config.count("a") else {
+            panic!()
+        };
+        assert!(found.ends_with('…') && found.len() < 90);
+    }
+
+    #[test]
+    fn rope_theta_is_read_from_either_place() {
+        let theta = |value| config(value).rope_theta(1e4);
+        assert_eq!(theta(json!({})).unwrap(), 1e4);
+        assert_eq!(theta(json!({"rope_theta": 5e5})).unwrap(), 5e5);
+        let nested = json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}});
+        assert_eq!(theta(nested).unwrap(), 1e6);
+        assert_eq!(
+            theta(json!({"rope_theta": 2.0, "rope_parameters": null})).unwrap(),
+            2.0
+        );
+        assert!(theta(json!({"rope_parameters": {"rope_theta": -1.0}})).is_err());
+        assert!(theta(json!({"rope_theta": "big"})).is_err());
+    }
+
+    #[test]
+    fn only_plain_rope_is_accepted() {
+        let plain = |value| require_plain_rope(&config(value)).is_ok();
+        assert!(plain(json!({})));
+        assert!(plain(json!({"rope_scaling": null})));
+        assert!(plain(
+            json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}})
+        ));
+        assert!(!plain(
+            json!({"rope_scaling": {"type": "linear", "factor": 2.0}})
+        ));
+        assert!(!plain(
+            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}})
+        ));
+        assert!(!plain(
+            json!({"rope_parameters": {"partial_rotary_factor": 0.5}})
+        ));
+        assert!(!plain(
+            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}})
+        ));
+        assert!(!plain(json!({"rope_scaling": "linear"})));
+    }
+}

@@ -1,0 +1,174 @@
+//! Mixtral (8x7B, 8x22B).
+//!
+//! Softmax over all experts, top-k, renormalised; plain grouped-query
+//! attention. Experts spell gate, down and up as `w1`, `w2` and `w3`.
+//!
+//! Source: `MixtralForCausalLM` in Hugging Face transformers.
+
+use serde_json::Value;
+
+use super::{
+    AttentionSpec, Config, Family, Keep, MlpSpec, MoeSpec, Names, RouterRule, Scoring, Topology,
+};
+use crate::Result;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Mixtral;
+
+static NAMES: Names = Names {
+    embedding: "model.embed_tokens.weight",
+    final_norm: "model.norm.weight",
+    head: "lm_head.weight",
+    layers: "model.layers.",
+    attention_norm: "input_layernorm.weight",
+    mlp_norm: "post_attention_layernorm.weight",
+    attention: "self_attn.",
+    dense: "mlp.",
+    router: "block_sparse_moe.gate.weight",
+    experts: "block_sparse_moe.experts.",
+    gate: "w1.weight",
+    up: "w3.weight",
+    down: "w2.weight",
+    stacked_gate_up: "block_sparse_moe.experts.gate_up_proj",
+    stacked_down: "block_sparse_moe.experts.down_proj",
+};
+
+impl Family for Mixtral {
+    fn model_type(&self) -> &'static str {
+        "mixtral"
+    }
+
+    fn architecture(&self) -> &'static str {
+        "MixtralForCausalLM"
+    }
+
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn engine_stacks_experts(&self) -> bool {
+        false
+    }
+
+    fn topology(&self, config: &Config) -> Result<Topology> {
+        config.require_one_of("hidden_act", &["silu"])?;
+        super::config::require_plain_rope(config)?;
+        let layers = config.layers()?;
+        let heads = config.count("num_attention_heads")?;
+        let hidden = config.count("hidden_size")?;
+        let moe = MoeSpec {
+            experts: config.count("num_local_experts")?,
+            intermediate: config.count("intermediate_size")?,
+            router: RouterRule {
+                top_k: config.count_or("num_experts_per_tok", 2)?,
+                scoring: Scoring::Softmax,
+                renormalize: true,
+            },
+        };
+        super::config::check_top_k(config, "num_experts_per_tok", &moe)?;
+        let window = if config.has("sliding_window") {
+            Some(config.count("sliding_window")?)
+        } else {
+            None
+        };
+        let attention = AttentionSpec {
+            heads,
+            kv_heads: config.count_or("num_key_value_heads", heads)?,
+            head_dim: config.count_or("head_dim", hidden / heads)?,
+            rope_theta: config.rope_theta(1e6)?,
+            qk_norm: false,
+            qkv_bias: false,
+            o_bias: false,
+            windows: vec![window; layers],
+        };
+        super::config::check_heads(config, &attention)?;
+        Ok(Topology {
+            hidden,
+            vocab: config.count("vocab_size")?,
+            max_positions: config.count_or("max_position_embeddings", 32_768)?,
+            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-5)?,
+            tied_head: config.flag_or("tie_word_embeddings", false)?,
+            attention,
+            mlps: vec![MlpSpec::Moe(moe); layers],
+        })
+    }
+
+    fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
+        if let Some(experts) = keep.uniform_experts(topology) {
+            config["num_local_experts"] = experts.into();
+        }
+        config["num_hidden_layers"] = keep.layers.len().into();
+        super::config::keep_layer_entries(config, "layer_types", &keep.layers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn small() -> Value {
+        json!({
+            "architectures": ["MixtralForCausalLM"], "model_type": "mixtral",
+            "hidden_act": "silu", "hidden_size": 64, "intermediate_size": 96,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "num_local_experts": 8, "num_experts_per_tok": 2, "vocab_size": 256,
+            "sliding_window": null, "rope_theta": 1000000.0
+        })
+    }
+
+    fn topology(value: &Value) -> Result<Topology> {
+        Mixtral.topology(&Config::new("config.json", value.clone())?)
+    }
+
+    #[test]
+    fn reads_structure_and_defaults() {
+        let topology = topology(&small()).unwrap();
+        assert_eq!(topology.experts(), [8, 8, 8]);
+        assert_eq!(
+            (topology.hidden, topology.vocab, topology.max_positions),
+            (64, 256, 32_768)
+        );
+        assert_eq!(topology.rms_norm_eps, 1e-5);
+        assert!(!topology.tied_head);
+        let attention = &topology.attention;
+        assert_eq!(
+            (attention.heads, attention.kv_heads, attention.head_dim),
+            (4, 2, 16)
+        );
+        assert_eq!(attention.rope_theta, 1e6);
+        assert_eq!(attention.windows, [None; 3]);
+        let moe = topology.moe(1).unwrap();
+        assert_eq!(moe.intermediate, 96);
+        let router = RouterRule {
+            top_k: 2,
+            scoring: Scoring::Softmax,
+            renormalize: true,
+        };
+        assert_eq!(moe.router, router);
+    }
+
+    #[test]
+    fn the_window_holds_for_every_layer() {
+        let mut value = small();
+        value["sliding_window"] = 128.into();
+        assert_eq!(topology(&value).unwrap().attention.windows, [Some(128); 3]);
+    }
+
+    #[test]
+    fn a_rewritten_configuration_describes_what_is_kept() {
+        let mut config = small();
+        let before = topology(&config).unwrap();
+        let mut keep = Keep::all(&before);
+        keep.layers = vec![0, 2];
+        keep.experts.iter_mut().for_each(|kept| kept.truncate(4));
+        Mixtral.rewrite_config(&mut config, &before, &keep);
+        assert_eq!(topology(&config).unwrap().experts(), [4, 4]);
+        let mut expected = small();
+        expected["num_local_experts"] = 4.into();
+        expected["num_hidden_layers"] = 2.into();
+        assert_eq!(config, expected);
+    }
+}

@@ -1,0 +1,187 @@
+//! How a family spells its tensors, and what a given name is.
+
+/// The spelling of a family's tensor names.
+///
+/// Names inside a block are relative to `{layers}{layer}.`; those of an
+/// expert, relative to `{layers}{layer}.{experts}{expert}.`.
+#[derive(Debug)]
+pub struct Names {
+    /// Token embedding [V, H].
+    pub embedding: &'static str,
+    /// Norm before the head [H].
+    pub final_norm: &'static str,
+    /// Head [V, H]; absent if tied.
+    pub head: &'static str,
+    /// What every block's names begin with, up to the layer index.
+    pub layers: &'static str,
+    /// Norm before attention [H].
+    pub attention_norm: &'static str,
+    /// Norm before the feed-forward part [H].
+    pub mlp_norm: &'static str,
+    /// Attention module; holds `q_proj`, `k_proj`, `v_proj`, `o_proj`, `q_norm`, `k_norm`.
+    pub attention: &'static str,
+    /// Dense MLP module; holds the three projections.
+    pub dense: &'static str,
+    /// Router weight [E, H].
+    pub router: &'static str,
+    /// What every expert's names begin with, up to the expert index.
+    pub experts: &'static str,
+    /// Gate projection of an expert or dense MLP [I, H].
+    pub gate: &'static str,
+    /// Up projection [I, H].
+    pub up: &'static str,
+    /// Down projection [H, I].
+    pub down: &'static str,
+    /// All gate and up projections in one tensor, gate first: [E, H, 2I] or [E, 2I, H].
+    pub stacked_gate_up: &'static str,
+    /// All down projections in one tensor: [E, I, H] or [E, H, I].
+    pub stacked_down: &'static str,
+}
+
+/// One of an expert's three matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Projection {
+    /// [I, H], inside the activation.
+    Gate,
+    /// [I, H], multiplied by the activated gate projection.
+    Up,
+    /// [H, I], back to the residual stream.
+    Down,
+}
+
+impl Projection {
+    /// All three, in the order they are applied.
+    pub const ALL: [Self; 3] = [Self::Gate, Self::Up, Self::Down];
+}
+
+/// What a tensor is to pruning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Outside the blocks: carried over unchanged.
+    Global,
+    /// Belongs to a block and goes with it.
+    Block {
+        /// Index of the block.
+        layer: usize,
+        /// What it is there.
+        part: Part,
+    },
+}
+
+/// What a tensor is inside its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Independent of the experts: norms, attention, dense MLP.
+    Shared,
+    /// Has one row per expert.
+    Router,
+    /// One matrix of one expert.
+    Expert {
+        /// Index of the expert.
+        expert: usize,
+        /// Which matrix.
+        projection: Projection,
+    },
+    /// Gate and up projections of all experts.
+    StackedGateUp,
+    /// Down projections of all experts.
+    StackedDown,
+}
+
+impl Names {
+    /// Name of a tensor inside a block.
+    pub fn in_block(&self, layer: usize, name: &str) -> String {
+        format!("{}{layer}.{name}", self.layers)
+    }
+
+    /// Name of one matrix of one expert.
+    pub fn expert(&self, layer: usize, expert: usize, projection: Projection) -> String {
+        let matrix = self.projection(projection);
+        format!("{}{layer}.{}{expert}.{matrix}", self.layers, self.experts)
+    }
+
+    /// Spelling of a projection inside its module.
+    pub fn projection(&self, projection: Projection) -> &'static str {
+        match projection {
+            Projection::Gate => self.gate,
+            Projection::Up => self.up,
+            Projection::Down => self.down,
+        }
+    }
+
+    /// What the tensor called `name` is.
+    pub fn role(&self, name: &str) -> Role {
+        let Some((layer, name)) = name.strip_prefix(self.layers).and_then(split_index) else {
+            return Role::Global;
+        };
+        let part = if name == self.router {
+            Part::Router
+        } else if name == self.stacked_gate_up {
+            Part::StackedGateUp
+        } else if name == self.stacked_down {
+            Part::StackedDown
+        } else {
+            self.expert_part(name).unwrap_or(Part::Shared)
+        };
+        Role::Block { layer, part }
+    }
+
+    fn expert_part(&self, name: &str) -> Option<Part> {
+        let (expert, matrix) = split_index(name.strip_prefix(self.experts)?)?;
+        let projection = Projection::ALL
+            .into_iter()
+            .find(|&projection| self.projection(projection) == matrix)?;
+        Some(Part::Expert { expert, projection })
+    }
+}
+
+/// Splits `12.rest` into `(12, "rest")`.
+fn split_index(name: &str) -> Option<(usize, &str)> {
+    let (index, rest) = name.split_once('.')?;
+    // `parse` alone would also accept `+1` and `01`, which name other tensors.
+    let number: usize = index.parse().ok()?;
+    (number.to_string() == index).then_some((number, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::family::FAMILIES;
+
+    #[test]
+    fn every_family_recognises_the_names_it_spells() {
+        for family in FAMILIES {
+            let names = family.names();
+            for (name, part) in [
+                (names.router, Part::Router),
+                (names.stacked_gate_up, Part::StackedGateUp),
+                (names.stacked_down, Part::StackedDown),
+                (names.attention_norm, Part::Shared),
+            ] {
+                assert_eq!(
+                    names.role(&names.in_block(7, name)),
+                    Role::Block { layer: 7, part }
+                );
+            }
+            for projection in Projection::ALL {
+                let part = Part::Expert {
+                    expert: 12,
+                    projection,
+                };
+                assert_eq!(
+                    names.role(&names.expert(3, 12, projection)),
+                    Role::Block { layer: 3, part }
+                );
+            }
+            for name in [
+                names.embedding,
+                names.final_norm,
+                names.head,
+                "model.layers.x.y",
+                "model.layers.+1.y",
+            ] {
+                assert_eq!(names.role(name), Role::Global);
+            }
+        }
+    }
+}

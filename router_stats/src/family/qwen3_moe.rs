@@ -1,0 +1,325 @@
+//! Qwen3-MoE (Qwen3-30B-A3B, Qwen3-235B-A22B, Qwen3-Coder).
+//!
+//! Softmax over all experts, then top-k, then renormalisation if
+//! `norm_topk_prob`; queries and keys are RMS-normalised per head. Layers
+//! named in `mlp_only_layers`, and those that `decoder_sparse_step` skips,
+//! are dense.
+//!
+//! Source: `Qwen3MoeForCausalLM` in Hugging Face transformers.
+
+use serde_json::Value;
+
+use super::{
+    AttentionSpec, Config, Family, Keep, MlpSpec, MoeSpec, Names, RouterRule, Scoring, Topology,
+};
+use crate::Result;
+
+/// See the module documentation.
+#[derive(Debug)]
+pub struct Qwen3Moe;
+
+static NAMES: Names = Names {
+    embedding: "model.embed_tokens.weight",
+    final_norm: "model.norm.weight",
+    head: "lm_head.weight",
+    layers: "model.layers.",
+    attention_norm: "input_layernorm.weight",
+    mlp_norm: "post_attention_layernorm.weight",
+    attention: "self_attn.",
+    dense: "mlp.",
+    router: "mlp.gate.weight",
+    experts: "mlp.experts.",
+    gate: "gate_proj.weight",
+    up: "up_proj.weight",
+    down: "down_proj.weight",
+    stacked_gate_up: "mlp.experts.gate_up_proj",
+    stacked_down: "mlp.experts.down_proj",
+};
+
+impl Family for Qwen3Moe {
+    fn model_type(&self) -> &'static str {
+        "qwen3_moe"
+    }
+
+    fn architecture(&self) -> &'static str {
+        "Qwen3MoeForCausalLM"
+    }
+
+    fn names(&self) -> &'static Names {
+        &NAMES
+    }
+
+    fn engine_stacks_experts(&self) -> bool {
+        true
+    }
+
+    fn topology(&self, config: &Config) -> Result<Topology> {
+        config.require_one_of("hidden_act", &["silu"])?;
+        super::config::require_plain_rope(config)?;
+        let layers = config.layers()?;
+        let heads = config.count("num_attention_heads")?;
+        let hidden = config.count("hidden_size")?;
+        let sparse_step = config.count_or("decoder_sparse_step", 1)?;
+        let dense_layers = config.indices("mlp_only_layers")?;
+        let moe = MoeSpec {
+            experts: config.count("num_experts")?,
+            intermediate: config.count("moe_intermediate_size")?,
+            router: RouterRule {
+                top_k: config.count("num_experts_per_tok")?,
+                scoring: Scoring::Softmax,
+                renormalize: config.flag_or("norm_topk_prob", false)?,
+            },
+        };
+        super::config::check_top_k(config, "num_experts_per_tok", &moe)?;
+        let mlps = (0..layers)
+            .map(|layer| {
+                if dense_layers.contains(&layer) || (layer + 1) % sparse_step != 0 {
+                    Ok(MlpSpec::Dense {
+                        intermediate: config.count("intermediate_size")?,
+                    })
+                } else {
+                    Ok(MlpSpec::Moe(moe.clone()))
+                }
+            })
+            .collect::<Result<_>>()?;
+        let bias = config.flag_or("attention_bias", false)?;
+        let attention = AttentionSpec {
+            heads,
+            kv_heads: config.count_or("num_key_value_heads", heads)?,
+            head_dim: config.count_or("head_dim", hidden / heads)?,
+            rope_theta: config.rope_theta(10_000.0)?,
+            qk_norm: true,
+            qkv_bias: bias,
+            o_bias: bias,
+            windows: windows(config, layers)?,
+        };
+        super::config::check_heads(config, &attention)?;
+        Ok(Topology {
+            hidden,
+            vocab: config.count("vocab_size")?,
+            max_positions: config.count_or("max_position_embeddings", 32_768)?,
+            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
+            tied_head: config.flag_or("tie_word_embeddings", false)?,
+            attention,
+            mlps,
+        })
+    }
+
+    fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
+        if let Some(experts) = keep.uniform_experts(topology) {
+            config["num_experts"] = experts.into();
+        }
+        let layers = keep.layers.len();
+        config["num_hidden_layers"] = layers.into();
+        // Layers at and above `max_window_layers` use the sliding window.
+        if let Some(full) = config.get("max_window_layers").and_then(Value::as_u64) {
+            let kept = keep
+                .layers
+                .iter()
+                .filter(|&&layer| (layer as u64) < full)
+                .count();
+            config["max_window_layers"] = kept.into();
+        }
+        super::config::keep_layer_entries(config, "layer_types", &keep.layers);
+        // After layers were dropped the sparse step may no longer describe
+        // which are dense, so those are listed.
+        let dense: Vec<usize> = keep
+            .layers
+            .iter()
+            .enumerate()
+            .filter(|(_, &layer)| topology.moe(layer).is_none())
+            .map(|(index, _)| index)
+            .collect();
+        if layers < topology.layers()
+            || config.get("mlp_only_layers").is_some()
+            || !dense.is_empty()
+        {
+            config["mlp_only_layers"] = dense.into();
+            config["decoder_sparse_step"] = 1.into();
+        }
+    }
+}
+
+/// Sliding windows apply from `max_window_layers` on, if at all.
+fn windows(config: &Config, layers: usize) -> Result<Vec<Option<usize>>> {
+    if !config.flag_or("use_sliding_window", false)? || !config.has("sliding_window") {
+        return Ok(vec![None; layers]);
+    }
+    let window = config.count("sliding_window")?;
+    let full = config
+        .value()
+        .get("max_window_layers")
+        .and_then(Value::as_u64)
+        .unwrap_or(28);
+    Ok((0..layers)
+        .map(|layer| (layer as u64 >= full).then_some(window))
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::Error;
+
+    /// The demo model's configuration, as transformers 4 writes it.
+    fn demo() -> Value {
+        json!({
+            "architectures": ["Qwen3MoeForCausalLM"], "model_type": "qwen3_moe",
+            "attention_bias": false, "decoder_sparse_step": 1, "mlp_only_layers": [],
+            "norm_topk_prob": true, "hidden_act": "silu", "intermediate_size": 192,
+            "max_window_layers": 8, "use_sliding_window": false, "sliding_window": null,
+            "rope_scaling": null, "tie_word_embeddings": true, "vocab_size": 4096,
+            "hidden_size": 192, "num_hidden_layers": 8, "num_attention_heads": 6,
+            "num_key_value_heads": 2, "head_dim": 32, "num_experts": 16,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 96, "rope_theta": 10000.0,
+            "rms_norm_eps": 1e-06, "max_position_embeddings": 2048, "unknown": {"kept": true}
+        })
+    }
+
+    fn topology(value: &Value) -> Result<Topology> {
+        Qwen3Moe.topology(&Config::new("config.json", value.clone())?)
+    }
+
+    fn with(changes: &[(&str, Value)]) -> Value {
+        let mut value = demo();
+        for (field, change) in changes {
+            value[*field] = change.clone();
+        }
+        value
+    }
+
+    #[test]
+    fn reads_the_demo_model() {
+        let moe = MoeSpec {
+            experts: 16,
+            intermediate: 96,
+            router: RouterRule {
+                top_k: 2,
+                scoring: Scoring::Softmax,
+                renormalize: true,
+            },
+        };
+        let expected = Topology {
+            hidden: 192,
+            vocab: 4096,
+            max_positions: 2048,
+            rms_norm_eps: 1e-6,
+            tied_head: true,
+            attention: AttentionSpec {
+                heads: 6,
+                kv_heads: 2,
+                head_dim: 32,
+                rope_theta: 1e4,
+                qk_norm: true,
+                qkv_bias: false,
+                o_bias: false,
+                windows: vec![None; 8],
+            },
+            mlps: vec![MlpSpec::Moe(moe); 8],
+        };
+        assert_eq!(topology(&demo()).unwrap(), expected);
+    }
+
+    #[test]
+    fn reads_what_transformers_5_writes() {
+        let mut value = with(&[(
+            "rope_parameters",
+            json!({"rope_theta": 1e6, "rope_type": "default"}),
+        )]);
+        value.as_object_mut().unwrap().remove("rope_theta");
+        assert_eq!(topology(&value).unwrap().attention.rope_theta, 1e6);
+    }
+
+    #[test]
+    fn dense_layers_come_from_the_list_and_the_step() {
+        let value = with(&[
+            ("decoder_sparse_step", 2.into()),
+            ("mlp_only_layers", json!([3])),
+        ]);
+        assert_eq!(
+            topology(&value).unwrap().experts(),
+            [0, 16, 0, 0, 0, 16, 0, 16]
+        );
+    }
+
+    #[test]
+    fn windows_start_at_max_window_layers() {
+        let value = with(&[
+            ("use_sliding_window", true.into()),
+            ("sliding_window", 64.into()),
+            ("max_window_layers", 6.into()),
+        ]);
+        let mut expected = vec![None; 6];
+        expected.extend([Some(64); 2]);
+        assert_eq!(topology(&value).unwrap().attention.windows, expected);
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        for (field, value) in [
+            ("num_experts_per_tok", json!(17)),
+            ("num_key_value_heads", json!(4)),
+            ("head_dim", json!(31)),
+            ("hidden_act", json!("gelu")),
+            ("num_experts", Value::Null),
+            ("norm_topk_prob", json!(1)),
+            ("mlp_only_layers", json!("all")),
+            ("rope_scaling", json!({"rope_type": "yarn"})),
+        ] {
+            match topology(&with(&[(field, value)])) {
+                Err(Error::Config { field: named, .. }) => assert_eq!(named, field),
+                other => panic!("{field}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn keeping_everything_changes_nothing() {
+        let mut config = demo();
+        let topology = topology(&config).unwrap();
+        Qwen3Moe.rewrite_config(&mut config, &topology, &Keep::all(&topology));
+        assert_eq!(config, demo());
+    }
+
+    #[test]
+    fn fewer_experts_change_one_number() {
+        let mut config = demo();
+        let topology = topology(&config).unwrap();
+        let mut keep = Keep::all(&topology);
+        keep.experts.iter_mut().for_each(|kept| kept.truncate(8));
+        Qwen3Moe.rewrite_config(&mut config, &topology, &keep);
+        assert_eq!(config, with(&[("num_experts", 8.into())]));
+    }
+
+    #[test]
+    fn a_rewritten_configuration_describes_the_kept_layers() {
+        let mut config = with(&[
+            ("decoder_sparse_step", 2.into()),
+            ("use_sliding_window", true.into()),
+            ("sliding_window", 64.into()),
+            ("max_window_layers", 5.into()),
+            (
+                "layer_types",
+                json!(["a", "b", "c", "d", "e", "f", "g", "h"]),
+            ),
+        ]);
+        let before = topology(&config).unwrap();
+        let mut keep = Keep::all(&before);
+        keep.layers = vec![0, 1, 3, 5, 6];
+        Qwen3Moe.rewrite_config(&mut config, &before, &keep);
+        let after = topology(&config).unwrap();
+        assert_eq!(after.experts(), [0, 16, 16, 16, 0]);
+        assert_eq!(
+            after.attention.windows,
+            [None, None, None, Some(64), Some(64)]
+        );
+        assert_eq!(config["num_hidden_layers"], 5);
+        assert_eq!(config["max_window_layers"], 3);
+        assert_eq!(config["mlp_only_layers"], json!([0, 4]));
+        assert_eq!(config["decoder_sparse_step"], 1);
+        assert_eq!(config["layer_types"], json!(["a", "b", "d", "f", "g"]));
+        assert_eq!(config["unknown"], json!({"kept": true}));
+    }
+}

@@ -1,0 +1,88 @@
+//! One transformer block.
+
+use candle_core::{Device, Tensor};
+
+use super::attention::Attention;
+use super::batch::Batch;
+use super::event::{BlockPart, Event};
+use super::moe::Mlp;
+use super::weights;
+use crate::checkpoint::Checkpoint;
+use crate::family::{Names, Topology};
+use crate::Result;
+
+/// The weights of one block: its attention and router in memory, its experts
+/// still in the checkpoint.
+pub struct Block<'a> {
+    layer: usize,
+    attention_norm: Tensor,
+    attention: Attention,
+    mlp_norm: Tensor,
+    mlp: Mlp<'a>,
+    eps: f32,
+}
+
+impl<'a> Block<'a> {
+    pub(super) fn load(
+        checkpoint: &'a Checkpoint,
+        names: &'static Names,
+        topology: &Topology,
+        layer: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let norm = |name| weights::load(checkpoint, &names.in_block(layer, name), &[topology.hidden], device);
+        Ok(Self {
+            layer,
+            attention_norm: norm(names.attention_norm)?,
+            attention: Attention::load(checkpoint, names, topology, layer, device)?,
+            mlp_norm: norm(names.mlp_norm)?,
+            mlp: Mlp::load(checkpoint, names, topology, layer, device)?,
+            eps: topology.rms_norm_eps as f32,
+        })
+    }
+
+    /// Passes the residual stream [N, H] of a batch through the block.
+    ///
+    /// `keep` masks experts: those marked false get a router logit of −∞.
+    /// `emit` sees every [`Event`] in order.
+    ///
+    /// # Errors
+    /// Names an expert tensor that is malformed, or passes on what `emit`
+    /// returns.
+    pub fn forward(
+        &self,
+        input: &Tensor,
+        batch: &Batch,
+        keep: Option<&[bool]>,
+        emit: &mut dyn FnMut(&Event<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let normed = candle_nn::ops::rms_norm(input, &self.attention_norm, self.eps)?;
+        let middle = (input + self.attention.forward(&normed, batch)?)?;
+        let normed = candle_nn::ops::rms_norm(&middle, &self.mlp_norm, self.eps)?;
+        let added = match &self.mlp {
+            Mlp::Dense(mlp) => mlp.forward(&normed)?,
+            Mlp::Moe(moe) => moe.forward(&normed, keep, emit)?,
+        };
+        let output = (&middle + added)?;
+        for (part, input, output) in [
+            (BlockPart::Block, input, &output),
+            (BlockPart::Attention, input, &middle),
+            (BlockPart::Mlp, &middle, &output),
+        ] {
+            emit(&Event::Residual { layer: self.layer, part, input, output })?;
+        }
+        Ok(output)
+    }
+
+    /// Checks that the weights of `experts` are finite. The forward pass
+    /// checks those it runs; this is for the ones no token was routed to.
+    ///
+    /// # Errors
+    /// `NonFinite` names the tensor.
+    pub fn check_experts(&self, experts: impl Iterator<Item = usize>) -> Result<()> {
+        match &self.mlp {
+            Mlp::Dense(_) => Ok(()),
+            Mlp::Moe(moe) => moe.check(experts),
+        }
+    }
+}

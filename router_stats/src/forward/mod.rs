@@ -1,0 +1,193 @@
+//! The observed forward pass, one block at a time.
+//!
+//! A block is loaded, every batch is pushed through it, and it is dropped, so
+//! that memory holds one block's attention, one expert and the hidden states.
+//! Arithmetic is f32. It owns no file formats and decides nothing: what
+//! happens is told as [`Event`]s.
+
+mod attention;
+mod batch;
+mod block;
+mod causal;
+mod event;
+mod moe;
+mod routing;
+pub(crate) mod rows;
+mod simd;
+mod weights;
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+pub use batch::Batch;
+pub use block::Block;
+pub use event::{BlockPart, Event};
+pub use routing::{route, Routes};
+
+use crate::calibration::Sequences;
+use crate::checkpoint::Checkpoint;
+use crate::family::{self, Family, Keep, Topology};
+use crate::progress::{Progress, Update};
+use crate::{Error, Result};
+
+/// A checkpoint with its family and structure, ready to run.
+#[derive(Clone)]
+pub struct Model {
+    checkpoint: Arc<Checkpoint>,
+    family: &'static dyn Family,
+    topology: Topology,
+    device: Device,
+}
+
+impl Model {
+    /// Detects the family and reads the structure; no weights are read yet.
+    ///
+    /// # Errors
+    /// `UnknownFamily` or `Config`.
+    pub fn open(checkpoint: Arc<Checkpoint>, device: &Device) -> Result<Self> {
+        let family = family::detect(checkpoint.config())?;
+        let topology = family.topology(checkpoint.config())?;
+        Ok(Self { checkpoint, family, topology, device: device.clone() })
+    }
+
+    /// The checkpoint it reads.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// Its family.
+    pub fn family(&self) -> &'static dyn Family {
+        self.family
+    }
+
+    /// Its structure.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Loads block `layer`.
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or malformed.
+    pub fn block(&self, layer: usize) -> Result<Block<'_>> {
+        Block::load(&self.checkpoint, self.family.names(), &self.topology, layer, &self.device)
+    }
+
+    /// A batch of `sequences`.
+    ///
+    /// # Errors
+    /// `Structure` if a token is outside the vocabulary.
+    pub fn batch(&self, sequences: &Sequences, range: Range<usize>) -> Result<Batch> {
+        Batch::new(sequences, range, &self.topology.attention, &self.device)
+    }
+
+    /// The token embedding, for [`embed`](Self::embed).
+    ///
+    /// # Errors
+    /// Names the tensor if it is missing or malformed.
+    pub fn embedding(&self) -> Result<Tensor> {
+        let shape = [self.topology.vocab, self.topology.hidden];
+        weights::load(&self.checkpoint, self.family.names().embedding, &shape, &self.device)
+    }
+
+    /// Embeds the tokens of the sequences in `range`: [N, H].
+    ///
+    /// # Errors
+    /// `Structure` if a token is outside the vocabulary.
+    pub fn embed(&self, embedding: &Tensor, sequences: &Sequences, range: Range<usize>) -> Result<Tensor> {
+        let tokens = &sequences.tokens[sequences.starts[range.start]..sequences.starts[range.end]];
+        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.topology.vocab) {
+            return Err(Error::Structure {
+                what: format!("tokens of {}", self.checkpoint.dir().display()),
+                expected: format!("below the vocabulary of {}", self.topology.vocab),
+                found: token.to_string(),
+            });
+        }
+        rows::gather(embedding, tokens)
+    }
+
+    /// Final-norm hidden states [N, H] of every batch of
+    /// `sequences.batches(batch_tokens)`, block by block.
+    ///
+    /// What `keep` drops takes no part: dropped layers are skipped, dropped
+    /// experts have a router logit of −∞.
+    ///
+    /// # Errors
+    /// Names a malformed tensor; `Structure` if `keep` does not fit the model;
+    /// `Interrupted` if the user asks to stop.
+    pub fn hidden_states(
+        &self,
+        sequences: &Sequences,
+        keep: Option<&Keep>,
+        batch_tokens: usize,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Tensor>> {
+        let everything = Keep::all(&self.topology);
+        let keep = keep.unwrap_or(&everything);
+        keep.check(self.family, &self.topology)?;
+        let ranges = sequences.batches(batch_tokens);
+        let embedding = self.embedding()?;
+        let mut batches = Vec::with_capacity(ranges.len());
+        for range in ranges {
+            let hidden = self.embed(&embedding, sequences, range.clone())?;
+            batches.push((self.batch(sequences, range)?, hidden));
+        }
+        drop(embedding);
+        let total = (sequences.tokens.len() * keep.layers.len()) as u64;
+        let mut done = 0;
+        for (index, &layer) in keep.layers.iter().enumerate() {
+            let block = self.block(layer)?;
+            let mask = keep.mask(&self.topology, layer);
+            let mask = mask.contains(&false).then_some(mask.as_slice());
+            let detail = format!("layer {}/{}", index + 1, keep.layers.len());
+            for (batch, hidden) in &mut batches {
+                *hidden = block.forward(hidden, batch, mask, &mut |_| Ok(()))?;
+                done += batch.rows() as u64;
+                progress.step(&Update {
+                    stage: "Evaluating",
+                    detail: &detail,
+                    unit: "tok",
+                    done: done / keep.layers.len() as u64,
+                    total: total / keep.layers.len() as u64,
+                })?;
+            }
+        }
+        let norm = weights::load(
+            &self.checkpoint,
+            self.family.names().final_norm,
+            &[self.topology.hidden],
+            &self.device,
+        )?;
+        batches
+            .into_iter()
+            .map(|(_, hidden)| Ok(candle_nn::ops::rms_norm(&hidden, &norm, self.topology.rms_norm_eps as f32)?))
+            .collect()
+    }
+
+    /// The head, for [`logits`](Self::logits): [V, H].
+    ///
+    /// # Errors
+    /// Names the tensor if it is missing or malformed.
+    pub fn head(&self) -> Result<Tensor> {
+        if self.topology.tied_head {
+            return self.embedding();
+        }
+        let shape = [self.topology.vocab, self.topology.hidden];
+        weights::load(&self.checkpoint, self.family.names().head, &shape, &self.device)
+    }
+
+    /// Logits [n, V] of final-norm hidden states [n, H].
+    ///
+    /// # Errors
+    /// Only if shapes disagree.
+    pub fn logits(&self, head: &Tensor, hidden: &Tensor) -> Result<Tensor> {
+        Ok(hidden.matmul(&head.t()?)?)
+    }
+}

@@ -1,0 +1,134 @@
+//! The feed-forward part of a block: a dense MLP, or a router and its experts.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::event::Event;
+use super::routing::route;
+use super::{rows, weights};
+use crate::checkpoint::{Checkpoint, ExpertReader};
+use crate::family::{MlpSpec, MoeSpec, Names, Projection, Topology};
+use crate::Result;
+
+/// The feed-forward part of one block.
+pub(super) enum Mlp<'a> {
+    Dense(GatedMlp),
+    Moe(Moe<'a>),
+}
+
+impl<'a> Mlp<'a> {
+    /// # Errors
+    /// Names the tensor that is missing or malformed.
+    pub(super) fn load(
+        checkpoint: &'a Checkpoint,
+        names: &'static Names,
+        topology: &Topology,
+        layer: usize,
+        device: &Device,
+    ) -> Result<Self> {
+        let hidden = topology.hidden;
+        match &topology.mlps[layer] {
+            MlpSpec::Dense { intermediate } => {
+                let load = |projection, shape: [usize; 2]| {
+                    let name = format!("{}{}", names.dense, names.projection(projection));
+                    weights::load(checkpoint, &names.in_block(layer, &name), &shape, device)
+                };
+                let gate = load(Projection::Gate, [*intermediate, hidden])?;
+                let up = load(Projection::Up, [*intermediate, hidden])?;
+                let down = load(Projection::Down, [hidden, *intermediate])?;
+                Ok(Self::Dense(GatedMlp { gate_up: Tensor::cat(&[gate, up], 0)?, down }))
+            }
+            MlpSpec::Moe(spec) => {
+                let name = names.in_block(layer, names.router);
+                Ok(Self::Moe(Moe {
+                    router: weights::load(checkpoint, &name, &[spec.experts, hidden], device)?,
+                    experts: ExpertReader::open(checkpoint, names, layer, spec, hidden)?,
+                    spec: spec.clone(),
+                    hidden,
+                    layer,
+                }))
+            }
+        }
+    }
+}
+
+/// down(silu(gate(x)) ∘ up(x)).
+pub(super) struct GatedMlp {
+    /// [2I, H], gate rows first.
+    gate_up: Tensor,
+    /// [H, I]
+    down: Tensor,
+}
+
+impl GatedMlp {
+    /// [n, H] → [n, H]
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let inner = rows::swiglu(&x.matmul(&self.gate_up.t()?)?)?;
+        Ok(inner.matmul(&self.down.t()?)?)
+    }
+}
+
+/// A router and its experts. Experts stay in the checkpoint and are read one
+/// at a time, when there are rows for them.
+pub(super) struct Moe<'a> {
+    /// [E, H]
+    router: Tensor,
+    experts: ExpertReader<'a>,
+    spec: MoeSpec,
+    hidden: usize,
+    layer: usize,
+}
+
+impl Moe<'_> {
+    /// Σ_j g_j(x) f_j(x) over the experts each row is routed to: [N, H] → [N, H].
+    ///
+    /// Experts run one after the other, each on all its rows at once; only
+    /// those with rows are read.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        keep: Option<&[bool]>,
+        emit: &mut dyn FnMut(&Event<'_>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let logits = x.matmul(&self.router.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+        let routes = route(&self.spec.router, self.spec.experts, logits, keep);
+        emit(&Event::Routing { layer: self.layer, routes: &routes })?;
+        let mut sum = Tensor::zeros(x.shape(), DType::F32, x.device())?;
+        for expert in 0..self.spec.experts {
+            let (assigned, gates) = routes.assigned(expert);
+            if assigned.is_empty() {
+                continue;
+            }
+            let output = self.read(expert, x.device())?.forward(&rows::gather(x, assigned)?)?;
+            emit(&Event::Expert { layer: self.layer, expert, rows: assigned, gates, output: &output })?;
+            sum = rows::scatter_add(sum, assigned, gates, &output)?;
+        }
+        Ok(sum)
+    }
+
+    /// Reads `experts` only to check that their weights are finite.
+    ///
+    /// # Errors
+    /// `NonFinite` names the tensor.
+    pub(super) fn check(&self, experts: impl Iterator<Item = usize>) -> Result<()> {
+        let (mut gate_up, mut down) = self.buffers();
+        for expert in experts {
+            self.experts.read_f32(expert, &mut gate_up, &mut down)?;
+        }
+        Ok(())
+    }
+
+    fn read(&self, expert: usize, device: &Device) -> Result<GatedMlp> {
+        let (mut gate_up, mut down) = self.buffers();
+        self.experts.read_f32(expert, &mut gate_up, &mut down)?;
+        let (inner, hidden) = (self.spec.intermediate, self.hidden);
+        Ok(GatedMlp {
+            gate_up: Tensor::from_vec(gate_up, (2 * inner, hidden), device)?,
+            down: Tensor::from_vec(down, (hidden, inner), device)?,
+        })
+    }
+
+    fn buffers(&self) -> (Vec<f32>, Vec<f32>) {
+        let matrix = self.spec.intermediate * self.hidden;
+        (vec![0f32; 2 * matrix], vec![0f32; matrix])
+    }
+}

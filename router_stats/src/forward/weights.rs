@@ -1,0 +1,54 @@
+//! Weights of a block as f32 tensors on the model's device.
+
+use candle_core::{Device, Tensor};
+
+use crate::checkpoint::Checkpoint;
+use crate::Result;
+
+/// Reads one tensor as f32, checks its shape and that it is finite, and lets
+/// go of the mapped pages.
+///
+/// # Errors
+/// `MissingTensor`, `Shape`, `Dtype` or `NonFinite`.
+pub(super) fn load(checkpoint: &Checkpoint, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+    let view = checkpoint.tensor(name)?.expect_shape(shape)?;
+    let mut values = vec![0f32; shape.iter().product()];
+    view.read_f32(&mut values)?;
+    view.release();
+    Ok(Tensor::from_vec(values, shape, device)?)
+}
+
+/// y = x Wᵀ + b.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// [out, in]
+    weight: Tensor,
+    /// [out]
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Reads `{module}.weight` [out, in] and, if asked, `{module}.bias` [out].
+    pub(super) fn load(
+        checkpoint: &Checkpoint,
+        module: &str,
+        shape: [usize; 2],
+        bias: bool,
+        device: &Device,
+    ) -> Result<Self> {
+        let weight = load(checkpoint, &format!("{module}.weight"), &shape, device)?;
+        let bias = bias
+            .then(|| load(checkpoint, &format!("{module}.bias"), &shape[..1], device))
+            .transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// [n, in] → [n, out]
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.t()?)?;
+        Ok(match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        })
+    }
+}

@@ -1,0 +1,78 @@
+//! What is measured while a model runs: one observer per file.
+//!
+//! Everything an observer records is a sum (or a maximum) over tokens, kept
+//! per domain, so that statistics of shards, machines and domains merge
+//! exactly and a mixture of domains is weighed afterwards. An observer is one
+//! file and one line in [`OBSERVERS`].
+
+pub mod block;
+pub mod expert;
+pub mod routing;
+pub mod span;
+
+use std::collections::BTreeMap;
+
+use crate::forward::{Batch, Event};
+use crate::stats::{Merge, Table};
+use crate::Result;
+
+/// Every observer, in the order events are shown to them.
+pub const OBSERVERS: &[&dyn Observer] = &[&routing::Routing, &expert::Experts, &block::Blocks];
+
+/// Turns events into sums.
+pub trait Observer: Sync {
+    /// The tables it adds to, for a model and corpus of `shape`.
+    fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)>;
+
+    /// Adds one event to `tables`, which holds the tables of every observer.
+    ///
+    /// # Errors
+    /// Only if a tensor cannot be read back from the device.
+    fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()>;
+}
+
+/// Tables by name.
+pub type Tables = BTreeMap<String, Table>;
+
+/// Sizes that tables are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Domains, D.
+    pub domains: usize,
+    /// Layers, L.
+    pub layers: usize,
+    /// Largest number of experts of any layer, E.
+    pub experts: usize,
+    /// Width of the residual stream, H.
+    pub hidden: usize,
+}
+
+/// Tokens seen, by domain: D.
+pub const TOKENS: &str = "tokens";
+/// Sequences seen, by domain: D.
+pub const SEQUENCES: &str = "sequences";
+
+/// Empty tables of every observer.
+pub fn tables(shape: &Shape) -> Tables {
+    let counts = [TOKENS, SEQUENCES].map(|name| (name, sums([shape.domains])));
+    OBSERVERS
+        .iter()
+        .flat_map(|observer| observer.tables(shape))
+        .chain(span::tables(shape))
+        .chain(counts)
+        .map(|(name, table)| (name.to_owned(), table))
+        .collect()
+}
+
+/// An empty table of sums.
+fn sums(shape: impl Into<Vec<usize>>) -> Table {
+    Table::zeros(shape.into(), Merge::Sum)
+}
+
+/// The table an observer declared.
+fn table<'a>(tables: &'a mut Tables, name: &str) -> &'a mut Table {
+    match tables.get_mut(name) {
+        Some(table) => table,
+        None => unreachable!("table {name} is declared by its observer"),
+    }
+}
