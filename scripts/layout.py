@@ -35,28 +35,36 @@ _COMMON = {
 
 def qwen3_moe_config(**fields):
     """A Qwen3-MoE config.json; sizes and whatever differs from the defaults in `fields`."""
-    return _COMMON | {
-        "architectures": ["Qwen3MoeForCausalLM"],
-        "model_type": "qwen3_moe",
-        "attention_bias": False,
-        "decoder_sparse_step": 1,
-        "max_window_layers": fields["num_hidden_layers"],
-        "mlp_only_layers": [],
-        "norm_topk_prob": True,
-        "rms_norm_eps": 1e-6,
-        "rope_scaling": None,
-        "use_sliding_window": False,
-    } | fields
+    return (
+        _COMMON
+        | {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "model_type": "qwen3_moe",
+            "attention_bias": False,
+            "decoder_sparse_step": 1,
+            "max_window_layers": fields["num_hidden_layers"],
+            "mlp_only_layers": [],
+            "norm_topk_prob": True,
+            "rms_norm_eps": 1e-6,
+            "rope_scaling": None,
+            "use_sliding_window": False,
+        }
+        | fields
+    )
 
 
 def mixtral_config(**fields):
     """A Mixtral config.json; sizes and whatever differs from the defaults in `fields`."""
-    return _COMMON | {
-        "architectures": ["MixtralForCausalLM"],
-        "model_type": "mixtral",
-        "rms_norm_eps": 1e-5,
-        "router_jitter_noise": 0.0,
-    } | fields
+    return (
+        _COMMON
+        | {
+            "architectures": ["MixtralForCausalLM"],
+            "model_type": "mixtral",
+            "rms_norm_eps": 1e-5,
+            "router_jitter_noise": 0.0,
+        }
+        | fields
+    )
 
 
 def write_tokenizer_config(out, max_positions):

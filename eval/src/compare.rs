@@ -48,7 +48,8 @@ impl Estimate {
     /// Whether the interval is defined and excludes zero. For a difference:
     /// whether the two are distinguishable.
     pub fn excludes_zero(&self) -> bool {
-        self.interval().is_some_and(|(low, high)| low > 0.0 || high < 0.0)
+        self.interval()
+            .is_some_and(|(low, high)| low > 0.0 || high < 0.0)
     }
 }
 
@@ -101,22 +102,29 @@ impl Bootstrap {
         let mut clusters = clusters.to_vec();
         clusters.sort_by(|a, b| {
             let by_size = a.tokens.total_cmp(&b.tokens);
-            by_size.then(a.left.total_cmp(&b.left)).then(a.right.total_cmp(&b.right))
+            by_size
+                .then(a.left.total_cmp(&b.left))
+                .then(a.right.total_cmp(&b.right))
         });
         let point = means(clusters.iter())?;
         let sequences = clusters.len();
         let draws = if sequences < 2 { 0 } else { self.resamples };
         let key = key(self.seed, domain);
-        let draws = (0..draws as u64)
+        let draws = (0..draws)
             .into_par_iter()
             .with_min_len(64)
             .map(|draw| {
                 let mut rng = ChaCha8Rng::from_seed(key);
-                rng.set_stream(draw);
-                means((1..sequences).map(|_| &clusters[rng.random_range(0..sequences)])).unwrap_or(point)
+                rng.set_stream(draw as u64);
+                means((1..sequences).map(|_| &clusters[rng.random_range(0..sequences)]))
+                    .unwrap_or(point)
             })
             .collect();
-        Some(Resampled { point, draws, sequences })
+        Some(Resampled {
+            point,
+            draws,
+            sequences,
+        })
     }
 
     /// A statistic of several domains mixed by weight, or of one domain.
@@ -136,21 +144,35 @@ impl Bootstrap {
             .map(|(weight, resampled)| Stratum::new(weight / total, resampled, statistic))
             .collect();
         if strata.is_empty() {
-            return Estimate { value: f64::NAN, low: None, high: None };
+            return Estimate {
+                value: f64::NAN,
+                low: None,
+                high: None,
+            };
         }
         let point: f64 = strata.iter().map(|stratum| stratum.point).sum();
         let value = statistic.transform(point);
         if strata.iter().any(|stratum| stratum.draws.is_empty()) {
-            return Estimate { value, low: None, high: None };
+            return Estimate {
+                value,
+                low: None,
+                high: None,
+            };
         }
         let mut draws: Vec<f64> = (0..strata[0].draws.len())
             .map(|draw| strata.iter().map(|stratum| stratum.draws[draw]).sum())
             .collect();
         draws.sort_by(f64::total_cmp);
         let tail = (1.0 - self.confidence) / 2.0;
-        let widen = student::quantile(self.confidence, freedom(&strata)) / student::normal_quantile(self.confidence);
-        let end = |share: f64| statistic.transform(point + widen * (percentile(&draws, share) - point));
-        Estimate { value, low: Some(end(tail)), high: Some(end(1.0 - tail)) }
+        let widen = student::quantile(self.confidence, freedom(&strata))
+            / student::normal_quantile(self.confidence);
+        let end =
+            |share: f64| statistic.transform(point + widen * (percentile(&draws, share) - point));
+        Estimate {
+            value,
+            low: Some(end(tail)),
+            high: Some(end(1.0 - tail)),
+        }
     }
 }
 
@@ -174,7 +196,11 @@ impl Stratum {
     fn variance(&self) -> f64 {
         let n = self.draws.len() as f64;
         let mean = self.draws.iter().sum::<f64>() / n;
-        self.draws.iter().map(|draw| (draw - mean).powi(2)).sum::<f64>() / n
+        self.draws
+            .iter()
+            .map(|draw| (draw - mean).powi(2))
+            .sum::<f64>()
+            / n
     }
 }
 
@@ -188,7 +214,11 @@ fn freedom(strata: &[Stratum]) -> f64 {
         squares += variance * variance / (stratum.sequences - 1) as f64;
     }
     // Without any variance the interval is a point, however it is widened.
-    if squares > 0.0 { (total * total / squares).max(1.0) } else { 1.0 }
+    if squares > 0.0 {
+        (total * total / squares).max(1.0)
+    } else {
+        1.0
+    }
 }
 
 /// Ratio estimators over the given sequences; `None` if there are none.
@@ -199,7 +229,10 @@ fn means<'a>(clusters: impl Iterator<Item = &'a Cluster>) -> Option<Means> {
         left += cluster.left;
         right += cluster.right;
     }
-    (tokens > 0.0).then(|| Means { left: left / tokens, right: right / tokens })
+    (tokens > 0.0).then(|| Means {
+        left: left / tokens,
+        right: right / tokens,
+    })
 }
 
 /// Linear interpolation between order statistics of a non-empty sorted list.
@@ -213,9 +246,11 @@ fn percentile(sorted: &[f64], share: f64) -> f64 {
 /// Domains draw independently, and each does so wherever it stands in a list:
 /// the key is the seed and the FNV-1a hash of the name.
 fn key(seed: u64, domain: &str) -> [u8; 32] {
-    let hash = domain.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = domain
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
     key[8..16].copy_from_slice(&hash.to_le_bytes());
@@ -223,155 +258,4 @@ fn key(seed: u64, domain: &str) -> [u8; 32] {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const BOOTSTRAP: Bootstrap = Bootstrap { resamples: 400, confidence: 0.95, seed: 7 };
-    /// Mean outcomes of the simulated models.
-    const LEFT: f64 = 2.3;
-    const RIGHT: f64 = 2.0;
-
-    /// Approximately normal, variance 1.
-    fn noise(rng: &mut ChaCha8Rng) -> f64 {
-        (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0
-    }
-
-    /// Sequences of random length whose difficulty both models share.
-    fn clusters(rng: &mut ChaCha8Rng, n: usize) -> Vec<Cluster> {
-        (0..n)
-            .map(|_| {
-                let tokens = f64::from(rng.random_range(100..300));
-                let difficulty = noise(rng);
-                let left = tokens * (LEFT + 0.5 * difficulty + 0.1 * noise(rng));
-                let right = tokens * (RIGHT + 0.5 * difficulty + 0.05 * noise(rng));
-                Cluster { tokens, left, right }
-            })
-            .collect()
-    }
-
-    fn single(clusters: &[Cluster], statistic: Statistic) -> Estimate {
-        let resampled = BOOTSTRAP.resample("text", clusters).unwrap();
-        BOOTSTRAP.estimate(&[(1.0, &resampled)], statistic)
-    }
-
-    fn coverage(sizes: &[usize], statistic: Statistic, truth: f64) -> f64 {
-        let simulations = 400;
-        let mut covered = 0;
-        for simulation in 0..simulations {
-            let mut rng = ChaCha8Rng::seed_from_u64(simulation);
-            let domains: Vec<Resampled> = sizes
-                .iter()
-                .enumerate()
-                .map(|(index, &n)| BOOTSTRAP.resample(&index.to_string(), &clusters(&mut rng, n)).unwrap())
-                .collect();
-            let strata: Vec<_> = domains.iter().map(|domain| (1.0, domain)).collect();
-            let (low, high) = BOOTSTRAP.estimate(&strata, statistic).interval().unwrap();
-            covered += u32::from(low <= truth && truth <= high);
-        }
-        f64::from(covered) / simulations as f64
-    }
-
-    #[test]
-    fn intervals_cover_the_truth_as_often_as_they_claim() {
-        for sizes in [&[5][..], &[40], &[4, 30], &[8, 8, 8]] {
-            for (statistic, truth) in [
-                (Statistic::Mean, LEFT),
-                (Statistic::Difference, LEFT - RIGHT),
-                (Statistic::Ratio, (LEFT - RIGHT).exp_m1()),
-            ] {
-                let covered = coverage(sizes, statistic, truth);
-                assert!((0.90..=0.99).contains(&covered), "{statistic:?} of {sizes:?}: {covered}");
-            }
-        }
-    }
-
-    #[test]
-    fn pairing_makes_differences_sharper_than_the_models() {
-        let sample = clusters(&mut ChaCha8Rng::seed_from_u64(1), 50);
-        let width = |statistic| {
-            let (low, high) = single(&sample, statistic).interval().unwrap();
-            high - low
-        };
-        assert!(width(Statistic::Difference) < width(Statistic::Mean) / 3.0);
-    }
-
-    #[test]
-    fn identical_variants_do_not_differ_at_all() {
-        let mut sample = clusters(&mut ChaCha8Rng::seed_from_u64(2), 20);
-        for cluster in &mut sample {
-            cluster.right = cluster.left;
-        }
-        let zero = Estimate { value: 0.0, low: Some(0.0), high: Some(0.0) };
-        for statistic in [Statistic::Difference, Statistic::Ratio] {
-            let estimate = single(&sample, statistic);
-            assert_eq!(estimate, zero);
-            assert!(!estimate.excludes_zero());
-        }
-    }
-
-    #[test]
-    fn exchanging_the_models_mirrors_the_interval() {
-        let sample = clusters(&mut ChaCha8Rng::seed_from_u64(3), 20);
-        let mirrored: Vec<_> =
-            sample.iter().map(|c| Cluster { tokens: c.tokens, left: c.right, right: c.left }).collect();
-        let (a, b) = (single(&sample, Statistic::Difference), single(&mirrored, Statistic::Difference));
-        assert!(a.excludes_zero() && b.excludes_zero());
-        assert!((a.value + b.value).abs() < 1e-12);
-    }
-
-    #[test]
-    fn order_of_sequences_and_domains_does_not_matter() {
-        let mut rng = ChaCha8Rng::seed_from_u64(4);
-        let (a, b) = (clusters(&mut rng, 9), clusters(&mut rng, 14));
-        let mut reversed = a.clone();
-        reversed.reverse();
-        let first = BOOTSTRAP.resample("a", &a).unwrap();
-        assert_eq!(first, BOOTSTRAP.resample("a", &reversed).unwrap());
-        let second = BOOTSTRAP.resample("b", &b).unwrap();
-        let forwards = BOOTSTRAP.estimate(&[(0.3, &first), (0.7, &second)], Statistic::Ratio);
-        let backwards = BOOTSTRAP.estimate(&[(0.7, &second), (0.3, &first)], Statistic::Ratio);
-        assert_eq!(forwards, backwards);
-    }
-
-    #[test]
-    fn draws_do_not_depend_on_threads() {
-        let sample = clusters(&mut ChaCha8Rng::seed_from_u64(5), 30);
-        let alone = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let one = alone.install(|| single(&sample, Statistic::Mean));
-        assert_eq!(one, single(&sample, Statistic::Mean));
-        let reseeded = Bootstrap { seed: 8, ..BOOTSTRAP };
-        let resampled = reseeded.resample("text", &sample).unwrap();
-        assert_ne!(one, reseeded.estimate(&[(1.0, &resampled)], Statistic::Mean));
-    }
-
-    #[test]
-    fn one_sequence_has_a_value_and_no_interval() {
-        let sample = [Cluster { tokens: 10.0, left: 20.0, right: 10.0 }];
-        let estimate = single(&sample, Statistic::Difference);
-        assert_eq!(estimate, Estimate { value: 1.0, low: None, high: None });
-        assert!(!estimate.excludes_zero());
-        // A mixture with such a domain has none either.
-        let lonely = BOOTSTRAP.resample("a", &sample).unwrap();
-        let many = BOOTSTRAP.resample("b", &clusters(&mut ChaCha8Rng::seed_from_u64(6), 20)).unwrap();
-        assert_eq!(BOOTSTRAP.estimate(&[(1.0, &lonely), (1.0, &many)], Statistic::Mean).interval(), None);
-        assert!(BOOTSTRAP.estimate(&[(0.0, &lonely), (1.0, &many)], Statistic::Mean).interval().is_some());
-        assert_eq!(BOOTSTRAP.resample("a", &[]), None);
-    }
-
-    #[test]
-    fn mixtures_weigh_domains_not_tokens() {
-        let domain = |tokens: f64, mean: f64| {
-            let cluster = Cluster { tokens, left: tokens * mean, right: 0.0 };
-            BOOTSTRAP.resample("text", &[cluster; 3]).unwrap()
-        };
-        let (large, small) = (domain(1e6, 1.0), domain(10.0, 3.0));
-        let mixed = BOOTSTRAP.estimate(&[(2.0, &large), (2.0, &small)], Statistic::Exp);
-        assert!((mixed.value - 2f64.exp()).abs() < 1e-9);
-    }
-
-    #[test]
-    fn percentiles_interpolate() {
-        let sorted = [1.0, 2.0, 4.0];
-        assert_eq!([0.0, 0.25, 0.5, 0.75, 1.0].map(|share| percentile(&sorted, share)), [1.0, 1.5, 2.0, 3.0, 4.0]);
-    }
-}
+mod tests;

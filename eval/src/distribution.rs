@@ -39,7 +39,12 @@ impl<'a> Distribution<'a> {
         let (top, max) = largest(logits);
         let sum = exponentiate(logits, max);
         let nll = f64::from(max) - target_logit + sum.ln();
-        nll.is_finite().then_some(Self { weights: logits, sum, top, nll })
+        nll.is_finite().then_some(Self {
+            weights: logits,
+            sum,
+            top,
+            nll,
+        })
     }
 
     /// −ln of the target's probability, in nats.
@@ -86,7 +91,11 @@ impl<'a> Distribution<'a> {
 /// Without the NaN rules of `f32::min`, so that it is one instruction.
 #[inline(always)]
 fn smaller(a: f32, b: f32) -> f32 {
-    if b < a { b } else { a }
+    if b < a {
+        b
+    } else {
+        a
+    }
 }
 
 /// Index and value of the first largest logit. NaNs are passed over.
@@ -97,10 +106,17 @@ fn largest(logits: &[f32]) -> (usize, f32) {
         let (rows, rest) = block.as_chunks::<LANES>();
         for row in rows {
             for lane in 0..LANES {
-                lanes[lane] = if row[lane] > lanes[lane] { row[lane] } else { lanes[lane] };
+                lanes[lane] = if row[lane] > lanes[lane] {
+                    row[lane]
+                } else {
+                    lanes[lane]
+                };
             }
         }
-        let block_max = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+        let block_max = lanes
+            .iter()
+            .chain(rest)
+            .fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
         if block_max > max {
             (start, max) = (index * BLOCK, block_max);
         }
@@ -153,7 +169,11 @@ fn exp(x: f32) -> f32 {
         p = p * r + coefficient;
     }
     let scale = f32::from_bits(rounded.to_bits().wrapping_add(127) << 23);
-    if x < LOWEST { 0.0 } else { p * scale }
+    if x < LOWEST {
+        0.0
+    } else {
+        p * scale
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +183,9 @@ mod tests {
     use super::*;
 
     fn softmax(logits: &[f32]) -> Vec<f64> {
-        let max = logits.iter().fold(f64::NEG_INFINITY, |m, &z| m.max(f64::from(z)));
+        let max = logits
+            .iter()
+            .fold(f64::NEG_INFINITY, |m, &z| m.max(f64::from(z)));
         let weights: Vec<f64> = logits.iter().map(|&z| (f64::from(z) - max).exp()).collect();
         let sum: f64 = weights.iter().sum();
         weights.into_iter().map(|w| w / sum).collect()
@@ -171,7 +193,9 @@ mod tests {
 
     /// Deterministic logits, roughly like a model's: most low, few high.
     fn logits(n: usize, phase: f32) -> Vec<f32> {
-        (0..n).map(|i| 12.0 * (i as f32 * 0.37 + phase).sin().powi(5) - 3.0 * (i as f32 * 1.7).cos()).collect()
+        (0..n)
+            .map(|i| 12.0 * (i as f32 * 0.37 + phase).sin().powi(5) - 3.0 * (i as f32 * 1.7).cos())
+            .collect()
     }
 
     #[test]
@@ -196,11 +220,17 @@ mod tests {
             let target = n / 3;
             let mut row = z.clone();
             let p = Distribution::new(&mut row, target).unwrap();
-            assert!((p.nll() + exact[target].ln()).abs() < 1e-6, "nll at V = {n}");
+            assert!(
+                (p.nll() + exact[target].ln()).abs() < 1e-6,
+                "nll at V = {n}"
+            );
             let top = (0..n).rev().max_by(|&a, &b| z[a].total_cmp(&z[b])).unwrap();
             assert_eq!(p.top(), top, "top at V = {n}");
             for v in [0, n / 2, n - 1] {
-                assert!((p.probability(v) - exact[v]).abs() <= 2e-6 * exact[v], "p({v}) at V = {n}");
+                assert!(
+                    (p.probability(v) - exact[v]).abs() <= 2e-6 * exact[v],
+                    "p({v}) at V = {n}"
+                );
             }
         }
     }
@@ -209,9 +239,16 @@ mod tests {
     fn overlap_matches_its_definition() {
         for n in [1, 15, 16, 17, 600, 151_936] {
             let (a, b) = (logits(n, 0.0), logits(n, 0.05));
-            let exact: f64 = softmax(&a).iter().zip(softmax(&b)).map(|(p, q)| p.min(q)).sum();
+            let exact: f64 = softmax(&a)
+                .iter()
+                .zip(softmax(&b))
+                .map(|(p, q)| p.min(q))
+                .sum();
             let (mut a, mut b) = (a, b);
-            let (p, q) = (Distribution::new(&mut a, 0).unwrap(), Distribution::new(&mut b, 0).unwrap());
+            let (p, q) = (
+                Distribution::new(&mut a, 0).unwrap(),
+                Distribution::new(&mut b, 0).unwrap(),
+            );
             assert!((p.overlap(&q) - exact).abs() < 1e-6);
             assert!((p.overlap(&q) - q.overlap(&p)).abs() < 1e-6);
             assert!((p.overlap(&p) - 1.0).abs() < 1e-6);
@@ -230,7 +267,10 @@ mod tests {
         assert!(Distribution::new(&mut [f32::NEG_INFINITY; 4], 0).is_none());
         assert!(Distribution::new(&mut [0.0; 4], 4).is_none());
         let mut row = [0.0, f32::NEG_INFINITY, 0.0];
-        assert!(Distribution::new(&mut row.clone(), 1).is_none(), "the target is impossible");
+        assert!(
+            Distribution::new(&mut row.clone(), 1).is_none(),
+            "the target is impossible"
+        );
         let p = Distribution::new(&mut row, 2).unwrap();
         assert!((p.nll() - 2f64.ln()).abs() < 1e-7);
         assert_eq!(p.probability(1), 0.0);

@@ -45,7 +45,9 @@ pub enum Error {
         found: usize,
     },
     /// A token of the text is not in the vocabulary.
-    #[error("`{model}`: expected token ids below {vocabulary}, found {token} in sequence {sequence}")]
+    #[error(
+        "`{model}`: expected token ids below {vocabulary}, found {token} in sequence {sequence}"
+    )]
     Token {
         /// Name of the model.
         model: String,
@@ -57,7 +59,9 @@ pub enum Error {
         sequence: usize,
     },
     /// No domain of positive weight has a token to predict.
-    #[error("evaluation text: expected a domain of positive weight with at least 2 tokens, found none")]
+    #[error(
+        "evaluation text: expected a domain of positive weight with at least 2 tokens, found none"
+    )]
     NoPredictions,
     /// A model's next-token distribution is NaN or infinite.
     #[error("`{model}`: expected finite logits, found NaN or infinity at token {position} of sequence {sequence}")]
@@ -135,12 +139,20 @@ impl Error {
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::RouterStats(error) => return error.hint(),
-            Self::DuplicateName { what: "model", .. } => "give each plan or checkpoint a file name of its own",
-            Self::Vocabulary { .. } => "only models that share a tokenizer can be compared token by token",
+            Self::DuplicateName { what: "model", .. } => {
+                "give each plan or checkpoint a file name of its own"
+            }
+            Self::Vocabulary { .. } => {
+                "only models that share a tokenizer can be compared token by token"
+            }
             Self::Token { .. } => "the tokenizer and the weights belong to different models",
             Self::NoPredictions => "give more text, or a positive weight to one of the domains",
-            Self::NonFinite { .. } => "the checkpoint is damaged, or a plan removed what it cannot do without",
-            Self::ReportFile { .. } | Self::ReportVersion { .. } => "run `eval` again with this version",
+            Self::NonFinite { .. } => {
+                "the checkpoint is damaged, or a plan removed what it cannot do without"
+            }
+            Self::ReportFile { .. } | Self::ReportVersion { .. } => {
+                "run `eval` again with this version"
+            }
             _ => return None,
         };
         Some(hint.to_owned())

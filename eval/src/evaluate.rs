@@ -13,8 +13,9 @@ use crate::report::{Domain, Model as Measured, Predictions, Provenance, Report};
 use crate::score::{score, Meter, Outcomes, Run};
 use crate::{Error, Result};
 
-/// Sums are kept to this fraction, so that a report stays small.
-const SUM_DIGITS: f64 = 1e6;
+/// Sums are rounded to one part in so many of a nat or token, so that a report
+/// stays small.
+const SUM_STEPS: f64 = 1e6;
 
 /// A model, or what a plan would leave of it.
 #[derive(Clone)]
@@ -42,7 +43,12 @@ pub struct EvalOptions {
 
 impl Default for EvalOptions {
     fn default() -> Self {
-        Self { batch_tokens: 4096, resamples: RESAMPLES, confidence: CONFIDENCE, seed: 0 }
+        Self {
+            batch_tokens: 4096,
+            resamples: RESAMPLES,
+            confidence: CONFIDENCE,
+            seed: 0,
+        }
     }
 }
 
@@ -68,7 +74,12 @@ pub fn evaluate(
     check(reference, variants, sequences, options)?;
     let batches = sequences.batches(options.batch_tokens);
     let hidden = |variant: &Variant<'_>| {
-        variant.model.hidden_states(sequences, variant.keep.as_ref(), options.batch_tokens, progress)
+        variant.model.hidden_states(
+            sequences,
+            variant.keep.as_ref(),
+            options.batch_tokens,
+            progress,
+        )
     };
     let tokens = sequences.tokens.len() as u64;
     let meter = |pass: usize| Meter {
@@ -78,12 +89,27 @@ pub fn evaluate(
     };
 
     let expected = hidden(reference)?;
-    let original = Run { variant: reference, hidden: &expected };
+    let head = reference.model.head()?;
+    let original = Run {
+        variant: reference,
+        head: &head,
+        hidden: &expected,
+    };
     let mut of_reference = None;
     let mut measured = Vec::new();
     for (pass, variant) in variants.iter().enumerate() {
         let states = hidden(variant)?;
-        let run = Run { variant, hidden: &states };
+        // A masked model has the head of the original, which may be large.
+        let own = if std::ptr::eq(variant.model, reference.model) {
+            None
+        } else {
+            Some(variant.model.head()?)
+        };
+        let run = Run {
+            variant,
+            head: own.as_ref().unwrap_or(&head),
+            hidden: &states,
+        };
         let sums = score(original, Some(run), sequences, &batches, meter(pass))?;
         measured.push(measure(variant, sequences, &sums.variant, true)?);
         of_reference.get_or_insert(sums.reference);
@@ -93,23 +119,40 @@ pub fn evaluate(
         None => score(original, None, sequences, &batches, meter(0))?.reference,
     };
     let reference = measure(reference, sequences, &of_reference, false)?;
-    Ok(Report::new(provenance(sequences, options), predictions(sequences), reference, measured))
+    Ok(Report::new(
+        provenance(sequences, options),
+        predictions(sequences),
+        reference,
+        measured,
+    ))
 }
 
 /// Names a model and rounds its sums; sequences without predictions are left
 /// out.
-fn measure(variant: &Variant<'_>, sequences: &Sequences, sums: &[Outcomes], compared: bool) -> Result<Measured> {
-    let columns = EVALUATORS.iter().enumerate().filter(|(_, evaluator)| compared || !evaluator.against_reference());
+fn measure(
+    variant: &Variant<'_>,
+    sequences: &Sequences,
+    sums: &[Outcomes],
+    compared: bool,
+) -> Result<Measured> {
+    let columns = EVALUATORS
+        .iter()
+        .enumerate()
+        .filter(|(_, evaluator)| compared || !evaluator.against_reference());
     let sums: BTreeMap<String, Vec<f64>> = columns
         .map(|(index, evaluator)| {
-            let column = predicted(sequences).map(|sequence| (sums[sequence][index] * SUM_DIGITS).round() / SUM_DIGITS);
+            let column = predicted(sequences)
+                .map(|sequence| (sums[sequence][index] * SUM_STEPS).round() / SUM_STEPS);
             (evaluator.name().to_owned(), column.collect())
         })
         .collect();
     Ok(Measured {
         name: variant.name.clone(),
         fingerprint: variant.model.checkpoint().fingerprint()?,
-        masked: variant.keep.as_ref().is_some_and(|keep| !keep.is_identity(variant.model.topology())),
+        masked: variant
+            .keep
+            .as_ref()
+            .is_some_and(|keep| !keep.is_identity(variant.model.topology())),
         all: BTreeMap::new(),
         domains: BTreeMap::new(),
         sums,
@@ -123,17 +166,35 @@ fn predicted(sequences: &Sequences) -> impl Iterator<Item = usize> + '_ {
 
 fn predictions(sequences: &Sequences) -> Predictions {
     Predictions {
-        domains: predicted(sequences).map(|sequence| sequences.domains[sequence]).collect(),
-        tokens: predicted(sequences).map(|sequence| sequences.sequence(sequence).len() as u32 - 1).collect(),
+        domains: predicted(sequences)
+            .map(|sequence| sequences.domains[sequence])
+            .collect(),
+        tokens: predicted(sequences)
+            .map(|sequence| sequences.sequence(sequence).len() as u32 - 1)
+            .collect(),
     }
 }
 
 fn provenance(sequences: &Sequences, options: &EvalOptions) -> Provenance {
     let domain = |(index, name): (usize, &String)| {
-        let own = || predicted(sequences).filter(move |&sequence| usize::from(sequences.domains[sequence]) == index);
-        let tokens = own().map(|sequence| sequences.sequence(sequence).len() as u64 - 1).sum();
-        let weight = if tokens == 0 { 0.0 } else { sequences.weights[index] };
-        Domain { name: name.clone(), weight, sequences: own().count() as u64, tokens }
+        let own = || {
+            predicted(sequences)
+                .filter(move |&sequence| usize::from(sequences.domains[sequence]) == index)
+        };
+        let tokens = own()
+            .map(|sequence| sequences.sequence(sequence).len() as u64 - 1)
+            .sum();
+        let weight = if tokens == 0 {
+            0.0
+        } else {
+            sequences.weights[index]
+        };
+        Domain {
+            name: name.clone(),
+            weight,
+            sequences: own().count() as u64,
+            tokens,
+        }
     };
     let mut domains: Vec<Domain> = sequences.names.iter().enumerate().map(domain).collect();
     let total: f64 = domains.iter().map(|domain| domain.weight).sum();
@@ -144,24 +205,48 @@ fn provenance(sequences: &Sequences, options: &EvalOptions) -> Provenance {
         created_by: concat!(env!("CARGO_PKG_NAME"), " ", env!("CARGO_PKG_VERSION")).to_owned(),
         corpus: sequences.hash.clone(),
         seq_len: sequences.seq_len,
-        bootstrap: Bootstrap { resamples: options.resamples, confidence: options.confidence, seed: options.seed },
+        bootstrap: Bootstrap {
+            resamples: options.resamples,
+            confidence: options.confidence,
+            seed: options.seed,
+        },
         domains,
     }
 }
 
 /// Everything that can be refused before a model runs.
-fn check(reference: &Variant<'_>, variants: &[Variant<'_>], sequences: &Sequences, options: &EvalOptions) -> Result<()> {
-    let unusable = |option, expected, found: String| Err(Error::Option { option, expected, found });
+fn check(
+    reference: &Variant<'_>,
+    variants: &[Variant<'_>],
+    sequences: &Sequences,
+    options: &EvalOptions,
+) -> Result<()> {
+    let unusable = |option, expected, found: String| {
+        Err(Error::Option {
+            option,
+            expected,
+            found,
+        })
+    };
     if options.resamples < 2 {
         return unusable("resamples", "at least 2", options.resamples.to_string());
     }
     if !(options.confidence > 0.0 && options.confidence < 1.0) {
-        return unusable("confidence", "a number between 0 and 1", options.confidence.to_string());
+        return unusable(
+            "confidence",
+            "a number between 0 and 1",
+            options.confidence.to_string(),
+        );
     }
     if options.batch_tokens == 0 {
         return unusable("batch tokens", "at least 1", "0".to_owned());
     }
-    unique("model", std::iter::once(reference).chain(variants).map(|variant| &variant.name))?;
+    unique(
+        "model",
+        std::iter::once(reference)
+            .chain(variants)
+            .map(|variant| &variant.name),
+    )?;
     unique("domain", sequences.names.iter())?;
     let vocabulary = reference.model.topology().vocab;
     for variant in variants {
@@ -176,20 +261,39 @@ fn check(reference: &Variant<'_>, variants: &[Variant<'_>], sequences: &Sequence
         }
     }
     for sequence in 0..sequences.len() {
-        if let Some(&token) = sequences.sequence(sequence).iter().find(|&&token| token as usize >= vocabulary) {
-            return Err(Error::Token { model: reference.name.clone(), vocabulary, token, sequence });
+        if let Some(&token) = sequences
+            .sequence(sequence)
+            .iter()
+            .find(|&&token| token as usize >= vocabulary)
+        {
+            return Err(Error::Token {
+                model: reference.name.clone(),
+                vocabulary,
+                token,
+                sequence,
+            });
         }
     }
     let weighs = |sequence| sequences.weights[usize::from(sequences.domains[sequence])] > 0.0;
-    if predicted(sequences).any(weighs) { Ok(()) } else { Err(Error::NoPredictions) }
+    if predicted(sequences).any(weighs) {
+        Ok(())
+    } else {
+        Err(Error::NoPredictions)
+    }
 }
 
 fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a String>) -> Result<()> {
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(name) {
-            return Err(Error::DuplicateName { what, name: name.clone() });
+            return Err(Error::DuplicateName {
+                what,
+                name: name.clone(),
+            });
         }
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,10 +21,13 @@ const CHUNK_BYTES: usize = 64 << 20;
 /// One number per evaluator.
 pub(crate) type Outcomes = [f64; EVALUATORS.len()];
 
-/// A model and its final-norm hidden states, one tensor [tokens, H] per batch.
+/// What a model's logits are formed of.
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
     pub(crate) variant: &'a Variant<'a>,
+    /// [V, H].
+    pub(crate) head: &'a Tensor,
+    /// Final-norm hidden states [tokens, H] of every batch.
     pub(crate) hidden: &'a [Tensor],
 }
 
@@ -46,7 +49,15 @@ pub(crate) struct Meter<'a> {
 
 /// Sums the outcomes of every predicted token of every sequence. The last
 /// token of a sequence predicts nothing.
-pub(crate) fn score(reference: Run<'_>, variant: Option<Run<'_>>, sequences: &Sequences, batches: &[Range<usize>], meter: Meter<'_>) -> Result<Sums> {
+pub(crate) fn score(
+    reference: Run<'_>,
+    variant: Option<Run<'_>>,
+    sequences: &Sequences,
+    batches: &[Range<usize>],
+    meter: Meter<'_>,
+) -> Result<Sums> {
+    let vocab = reference.variant.model.topology().vocab;
+    let chunk = (CHUNK_BYTES / size_of::<f32>() / vocab).max(1);
     let mut sums = Sums {
         reference: vec![Outcomes::default(); sequences.len()],
         variant: vec![Outcomes::default(); sequences.len()],
@@ -55,11 +66,12 @@ pub(crate) fn score(reference: Run<'_>, variant: Option<Run<'_>>, sequences: &Se
     let mut done = meter.done;
     for (index, batch) in batches.iter().enumerate() {
         let rows = rows(sequences, batch.clone());
-        let chunk = (CHUNK_BYTES / size_of::<f32>() / reference.variant.model.topology().vocab).max(1);
         for (number, rows) in rows.chunks(chunk).enumerate() {
             let start = number * chunk;
             let mut p = logits(reference, index, start, rows.len())?;
-            let mut q = variant.map(|run| logits(run, index, start, rows.len())).transpose()?;
+            let mut q = variant
+                .map(|run| logits(run, index, start, rows.len()))
+                .transpose()?;
             let outcomes = outcomes(&mut p, q.as_deref_mut(), rows).map_err(|failure| {
                 let run = variant.filter(|_| failure.variant).unwrap_or(reference);
                 Error::NonFinite {
@@ -73,7 +85,13 @@ pub(crate) fn score(reference: Run<'_>, variant: Option<Run<'_>>, sequences: &Se
                 add(&mut sums.variant[row.sequence], &of_variant);
             }
             done += rows.len() as u64;
-            meter.progress.step(&Update { stage: "Evaluating", detail, unit: "tok", done, total: meter.total })?;
+            meter.progress.step(&Update {
+                stage: "Comparing",
+                detail,
+                unit: "tok",
+                done,
+                total: meter.total,
+            })?;
         }
     }
     Ok(sums)
@@ -92,7 +110,11 @@ fn rows(sequences: &Sequences, batch: Range<usize>) -> Vec<Row> {
     batch
         .flat_map(|sequence| {
             let tokens = sequences.sequence(sequence);
-            (0..tokens.len()).map(move |position| Row { sequence, position, target: tokens.get(position + 1).copied() })
+            (0..tokens.len()).map(move |position| Row {
+                sequence,
+                position,
+                target: tokens.get(position + 1).copied(),
+            })
         })
         .collect()
 }
@@ -100,7 +122,7 @@ fn rows(sequences: &Sequences, batch: Range<usize>) -> Vec<Row> {
 /// Logits [rows · V] of part of a batch.
 fn logits(run: Run<'_>, batch: usize, start: usize, rows: usize) -> Result<Vec<f32>> {
     let hidden = run.hidden[batch].narrow(0, start, rows)?;
-    let logits = run.variant.model.logits(&hidden)?;
+    let logits = run.variant.model.logits(run.head, &hidden)?;
     Ok(logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }
 
@@ -113,7 +135,11 @@ struct NotFinite {
 
 /// Outcomes of the reference alone and of the variant against it, per row.
 /// Logits [rows · V] are overwritten.
-fn outcomes(reference: &mut [f32], variant: Option<&mut [f32]>, rows: &[Row]) -> Result<Vec<(Outcomes, Outcomes)>, NotFinite> {
+fn outcomes(
+    reference: &mut [f32],
+    variant: Option<&mut [f32]>,
+    rows: &[Row],
+) -> Result<Vec<(Outcomes, Outcomes)>, NotFinite> {
     let vocab = reference.len() / rows.len();
     let variant: Vec<Option<&mut [f32]>> = match variant {
         Some(logits) => logits.chunks_mut(vocab).map(Some).collect(),
@@ -124,14 +150,35 @@ fn outcomes(reference: &mut [f32], variant: Option<&mut [f32]>, rows: &[Row]) ->
         .zip(variant)
         .zip(rows)
         .map(|((p, q), row)| {
-            let Some(target) = row.target else { return Ok(Default::default()) };
+            let Some(target) = row.target else {
+                return Ok(Default::default());
+            };
             let target = target as usize;
             let failure = |variant| NotFinite { row: *row, variant };
             let p = Distribution::new(p, target).ok_or_else(|| failure(false))?;
-            let alone = of(Prediction { target, reference: &p, variant: &p }, false);
-            let Some(q) = q else { return Ok((alone, alone)) };
+            let alone = of(
+                Prediction {
+                    target,
+                    reference: &p,
+                    variant: &p,
+                },
+                false,
+            );
+            let Some(q) = q else {
+                return Ok((alone, alone));
+            };
             let q = Distribution::new(q, target).ok_or_else(|| failure(true))?;
-            Ok((alone, of(Prediction { target, reference: &p, variant: &q }, true)))
+            Ok((
+                alone,
+                of(
+                    Prediction {
+                        target,
+                        reference: &p,
+                        variant: &q,
+                    },
+                    true,
+                ),
+            ))
         })
         .collect()
 }
@@ -160,16 +207,27 @@ mod tests {
     const VOCAB: usize = 37;
 
     fn logits(rows: usize, phase: f32) -> Vec<f32> {
-        (0..rows * VOCAB).map(|i| 4.0 * (i as f32 * 0.61 + phase).sin()).collect()
+        (0..rows * VOCAB)
+            .map(|i| 4.0 * (i as f32 * 0.61 + phase).sin())
+            .collect()
     }
 
     fn row(position: usize, target: Option<u32>) -> Row {
-        Row { sequence: 0, position, target }
+        Row {
+            sequence: 0,
+            position,
+            target,
+        }
     }
 
     #[test]
     fn outcomes_match_naive_ones() {
-        let rows = [row(0, Some(3)), row(1, Some(36)), row(2, None), row(3, Some(0))];
+        let rows = [
+            row(0, Some(3)),
+            row(1, Some(36)),
+            row(2, None),
+            row(3, Some(0)),
+        ];
         let (p, q) = (logits(4, 0.0), logits(4, 0.4));
         let found = outcomes(&mut p.clone(), Some(&mut q.clone()), &rows).unwrap();
         let softmax = |row: &[f32]| -> Vec<f64> {
@@ -177,7 +235,11 @@ mod tests {
             let sum: f64 = weights.iter().sum();
             weights.into_iter().map(|w| w / sum).collect()
         };
-        let top = |row: &[f64]| (0..VOCAB).max_by(|&a, &b| row[a].total_cmp(&row[b])).unwrap();
+        let top = |row: &[f64]| {
+            (0..VOCAB)
+                .max_by(|&a, &b| row[a].total_cmp(&row[b]))
+                .unwrap()
+        };
         for (index, (row, (alone, compared))) in rows.iter().zip(found).enumerate() {
             let range = index * VOCAB..(index + 1) * VOCAB;
             let (p, q) = (softmax(&p[range.clone()]), softmax(&q[range]));
@@ -187,11 +249,20 @@ mod tests {
                     let target = target as usize;
                     let overlap = p.iter().zip(&q).map(|(p, q)| p.min(*q)).sum();
                     let agree = f64::from(u8::from(top(&p) == top(&q)));
-                    [[-p[target].ln(), 0.0, 0.0], [-q[target].ln(), agree, overlap]]
+                    [
+                        [-p[target].ln(), 0.0, 0.0],
+                        [-q[target].ln(), agree, overlap],
+                    ]
                 }
             };
             for (found, expected) in [alone, compared].into_iter().zip(expected) {
-                assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-6), "{found:?} {expected:?}");
+                assert!(
+                    found
+                        .iter()
+                        .zip(expected)
+                        .all(|(f, e)| (f - e).abs() < 1e-6),
+                    "{found:?} {expected:?}"
+                );
             }
         }
     }
@@ -209,6 +280,12 @@ mod tests {
         let (mut p, mut q) = (logits(2, 0.0), logits(2, 0.1));
         q[VOCAB + 9] = f32::NAN;
         let failure = outcomes(&mut p, Some(&mut q), &rows).unwrap_err();
-        assert_eq!(failure, NotFinite { row: rows[1], variant: true });
+        assert_eq!(
+            failure,
+            NotFinite {
+                row: rows[1],
+                variant: true
+            }
+        );
     }
 }

@@ -18,13 +18,11 @@
 mod key;
 
 use std::fs::{File, TryLockError};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use router_stats::progress::{Progress, Update};
 use serde::de::DeserializeOwned;
-use serde::Serialize;
 
 pub use key::Key;
 
@@ -141,37 +139,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads a JSON entry; `None` if it is absent or was written by a build whose
-/// types differ.
+/// Reads a JSON file; `None` if it is absent or of another shape.
 pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_slice(&std::fs::read(path).ok()?).ok()
-}
-
-/// Writes a JSON entry through a temporary sibling.
-///
-/// # Errors
-/// If it cannot be written.
-pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let text = serde_json::to_vec_pretty(value).map_err(Error::Serialize)?;
-    write_atomic(path, &text)
-}
-
-/// Writes `bytes` to `path` through a temporary sibling.
-///
-/// # Errors
-/// If it cannot be written.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = make_parent(path)?;
-    let mut file =
-        tempfile::NamedTempFile::new_in(parent).map_err(router_stats::Error::io(parent))?;
-    file.write_all(bytes)
-        .map_err(router_stats::Error::io(path))?;
-    file.as_file()
-        .sync_all()
-        .map_err(router_stats::Error::io(path))?;
-    file.persist(path)
-        .map_err(|error| router_stats::Error::io(path)(error.error))?;
-    Ok(())
 }
 
 /// Makes the folder that `path` lies in and returns it.
@@ -264,11 +234,11 @@ mod tests {
     }
 
     #[test]
-    fn json_entries_of_another_shape_are_misses() {
+    fn json_that_is_absent_or_of_another_shape_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("deep/entry.json");
+        let path = dir.path().join("entry.json");
         assert_eq!(read_json::<u32>(&path), None);
-        write_json(&path, &7u32).unwrap();
+        std::fs::write(&path, "7").unwrap();
         assert_eq!(read_json::<u32>(&path), Some(7));
         assert_eq!(read_json::<String>(&path), None);
     }

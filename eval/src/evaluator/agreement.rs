@@ -11,11 +11,11 @@ use crate::distribution::Prediction;
 
 /// Whether both models' most probable tokens are equal.
 #[derive(Debug)]
-pub struct Top1;
+pub(super) struct Top1;
 
 /// Probability that both distributions share.
 #[derive(Debug)]
-pub struct Overlap;
+pub(super) struct Overlap;
 
 impl Evaluator for Top1 {
     fn name(&self) -> &'static str {
@@ -31,7 +31,9 @@ impl Evaluator for Top1 {
     }
 
     fn outcome(&self, prediction: &Prediction<'_>) -> f64 {
-        f64::from(u8::from(prediction.reference.top() == prediction.variant.top()))
+        f64::from(u8::from(
+            prediction.reference.top() == prediction.variant.top(),
+        ))
     }
 
     fn metrics(&self) -> &'static [Metric] {
@@ -86,7 +88,11 @@ mod tests {
         let (mut a, mut b) = ([2f32.ln(), 0.0, 0.0], [0.0, 2f32.ln(), 0.0]);
         let p = Distribution::new(&mut a, 0).unwrap();
         let q = Distribution::new(&mut b, 0).unwrap();
-        let prediction = Prediction { target: 0, reference: &p, variant: &q };
+        let prediction = Prediction {
+            target: 0,
+            reference: &p,
+            variant: &q,
+        };
         assert_eq!(Top1.outcome(&prediction), 0.0);
         assert!((Overlap.outcome(&prediction) - 0.75).abs() < 1e-6);
     }
@@ -96,7 +102,11 @@ mod tests {
         let (mut a, mut b) = ([9.0, 0.0, 1.0], [1.0, 0.9, 0.0]);
         let p = Distribution::new(&mut a, 0).unwrap();
         let q = Distribution::new(&mut b, 0).unwrap();
-        let prediction = Prediction { target: 0, reference: &p, variant: &q };
+        let prediction = Prediction {
+            target: 0,
+            reference: &p,
+            variant: &q,
+        };
         assert_eq!(Top1.outcome(&prediction), 1.0);
         assert!(Overlap.outcome(&prediction) < 0.5);
     }

@@ -11,7 +11,11 @@ use crate::distribution::Prediction;
 use crate::{Error, Result};
 
 /// Every evaluator of this build.
-pub const EVALUATORS: &[&dyn Evaluator] = &[&perplexity::Perplexity, &agreement::Top1, &agreement::Overlap];
+pub const EVALUATORS: &[&dyn Evaluator] = &[
+    &perplexity::Perplexity,
+    &agreement::Top1,
+    &agreement::Overlap,
+];
 
 /// Turns predictions into outcomes, one number per token.
 pub trait Evaluator: Sync + std::fmt::Debug {
@@ -91,7 +95,11 @@ impl Statistic {
     /// The linear part: x̄, or x̄ − ȳ. Domains are mixed and intervals built
     /// on this scale.
     pub fn contrast(self, left: f64, right: f64) -> f64 {
-        if self.is_paired() { left - right } else { left }
+        if self.is_paired() {
+            left - right
+        } else {
+            left
+        }
     }
 
     /// The increasing function that takes the linear part to the metric.
@@ -110,7 +118,12 @@ pub fn metrics() -> impl Iterator<Item = (usize, &'static Metric)> {
     EVALUATORS
         .iter()
         .enumerate()
-        .flat_map(|(index, evaluator)| evaluator.metrics().iter().map(move |metric| (index, metric)))
+        .flat_map(|(index, evaluator)| {
+            evaluator
+                .metrics()
+                .iter()
+                .map(move |metric| (index, metric))
+        })
 }
 
 /// Finds a metric, and the index of its evaluator, by name.
@@ -118,10 +131,15 @@ pub fn metrics() -> impl Iterator<Item = (usize, &'static Metric)> {
 /// # Errors
 /// [`Error::UnknownMetric`] if no evaluator reports it.
 pub fn metric(name: &str) -> Result<(usize, &'static Metric)> {
-    metrics().find(|(_, metric)| metric.name == name).ok_or_else(|| Error::UnknownMetric {
-        found: name.to_owned(),
-        known: metrics().map(|(_, metric)| metric.name).collect::<Vec<_>>().join(", "),
-    })
+    metrics()
+        .find(|(_, metric)| metric.name == name)
+        .ok_or_else(|| Error::UnknownMetric {
+            found: name.to_owned(),
+            known: metrics()
+                .map(|(_, metric)| metric.name)
+                .collect::<Vec<_>>()
+                .join(", "),
+        })
 }
 
 #[cfg(test)]
@@ -133,21 +151,31 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let evaluators: BTreeSet<_> = EVALUATORS.iter().map(|evaluator| evaluator.name()).collect();
+        let evaluators: BTreeSet<_> = EVALUATORS
+            .iter()
+            .map(|evaluator| evaluator.name())
+            .collect();
         assert_eq!(evaluators.len(), EVALUATORS.len());
         let names: BTreeSet<_> = metrics().map(|(_, metric)| metric.name).collect();
         assert_eq!(names.len(), metrics().count());
         for (index, found) in metrics() {
             assert_eq!(metric(found.name).unwrap(), (index, found));
         }
-        assert!(metric("accuracy").unwrap_err().to_string().contains("perplexity_change"));
+        assert!(metric("accuracy")
+            .unwrap_err()
+            .to_string()
+            .contains("perplexity_change"));
     }
 
     #[test]
     fn a_model_agrees_with_itself_and_outcomes_are_finite() {
         let mut row: Vec<f32> = (0..100).map(|v| (v as f32).sin() * 9.0).collect();
         let p = Distribution::new(&mut row, 7).unwrap();
-        let prediction = Prediction { target: 7, reference: &p, variant: &p };
+        let prediction = Prediction {
+            target: 7,
+            reference: &p,
+            variant: &p,
+        };
         for evaluator in EVALUATORS {
             let outcome = evaluator.outcome(&prediction);
             assert!(outcome.is_finite());
@@ -163,7 +191,12 @@ mod tests {
         for statistic in [Mean, Proportion, Exp, Difference, Ratio] {
             assert!(statistic.transform(0.3) < statistic.transform(0.4));
             assert!(statistic.paired().is_paired());
-            assert_eq!(statistic.paired().transform(statistic.paired().contrast(1.7, 1.7)), 0.0);
+            assert_eq!(
+                statistic
+                    .paired()
+                    .transform(statistic.paired().contrast(1.7, 1.7)),
+                0.0
+            );
         }
         assert!((Ratio.transform(Ratio.contrast(2f64.ln(), 1f64.ln())) - 1.0).abs() < 1e-12);
     }

@@ -8,7 +8,7 @@ use crate::distribution::Prediction;
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Perplexity;
+pub(super) struct Perplexity;
 
 const METRICS: &[Metric] = &[
     Metric {
@@ -73,7 +73,11 @@ mod tests {
         let (mut sure, mut uniform) = ([40.0, 0.0, 0.0, 0.0, 0.0], [1.5; 5]);
         let p = Distribution::new(&mut sure, 0).unwrap();
         let q = Distribution::new(&mut uniform, 0).unwrap();
-        let prediction = Prediction { target: 0, reference: &p, variant: &q };
+        let prediction = Prediction {
+            target: 0,
+            reference: &p,
+            variant: &q,
+        };
         let nll = Perplexity.outcome(&prediction);
         assert!((Statistic::Exp.transform(nll) - 5.0).abs() < 1e-6);
     }

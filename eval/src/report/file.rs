@@ -17,16 +17,25 @@ impl Report {
     /// [`Error::Io`], [`Error::ReportVersion`] or [`Error::ReportFile`].
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).map_err(Error::io(path))?;
-        let unusable = |reason: String| Error::ReportFile { path: path.to_path_buf(), reason };
-        let value: Value = serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+        let unusable = |reason: String| Error::ReportFile {
+            path: path.to_path_buf(),
+            reason,
+        };
+        let value: Value =
+            serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
         match value.get("version").and_then(Value::as_u64) {
             Some(found) if found == u64::from(VERSION) => {}
             Some(found) => {
-                return Err(Error::ReportVersion { path: path.to_path_buf(), found, supported: VERSION });
+                return Err(Error::ReportVersion {
+                    path: path.to_path_buf(),
+                    found,
+                    supported: VERSION,
+                });
             }
             None => return Err(unusable("expected `version`, found none".to_owned())),
         }
-        let report: Self = serde_json::from_value(value).map_err(|error| unusable(error.to_string()))?;
+        let report: Self =
+            serde_json::from_value(value).map_err(|error| unusable(error.to_string()))?;
         report.check().map_err(unusable)?;
         Ok(report)
     }
@@ -40,7 +49,8 @@ impl Report {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(format!(".{}.tmp", std::process::id()));
         let temporary = path.with_file_name(name);
-        let written = fs::write(&temporary, self.to_json() + "\n").and_then(|()| fs::rename(&temporary, path));
+        let written = fs::write(&temporary, self.to_json() + "\n")
+            .and_then(|()| fs::rename(&temporary, path));
         written.map_err(|source| {
             // Best effort: the error to report is the first one.
             let _ = fs::remove_file(&temporary);
@@ -58,10 +68,20 @@ impl Report {
         let sequences = self.predictions.tokens.len();
         let found = self.predictions.domains.len();
         if found != sequences {
-            return Err(format!("`predictions.domains`: expected {sequences} entries, found {found}"));
+            return Err(format!(
+                "`predictions.domains`: expected {sequences} entries, found {found}"
+            ));
         }
-        if let Some(domain) = self.predictions.domains.iter().find(|&&d| usize::from(d) >= self.provenance.domains.len()) {
-            return Err(format!("`predictions.domains`: expected indices below {}, found {domain}", self.provenance.domains.len()));
+        if let Some(domain) = self
+            .predictions
+            .domains
+            .iter()
+            .find(|&&d| usize::from(d) >= self.provenance.domains.len())
+        {
+            return Err(format!(
+                "`predictions.domains`: expected indices below {}, found {domain}",
+                self.provenance.domains.len()
+            ));
         }
         if self.predictions.tokens.contains(&0) {
             return Err("`predictions.tokens`: expected positive counts, found 0".to_owned());
@@ -70,27 +90,59 @@ impl Report {
         if bootstrap.resamples < 2 || !(bootstrap.confidence > 0.0 && bootstrap.confidence < 1.0) {
             return Err(format!("`provenance.bootstrap`: expected at least 2 resamples and a confidence between 0 and 1, found {bootstrap:?}"));
         }
-        unique(self.provenance.domains.iter().map(|domain| domain.name.as_str()))?;
-        unique(std::iter::once(&self.reference).chain(&self.variants).map(|model| model.name.as_str()))?;
+        unique(
+            self.provenance
+                .domains
+                .iter()
+                .map(|domain| domain.name.as_str()),
+        )?;
+        unique(
+            std::iter::once(&self.reference)
+                .chain(&self.variants)
+                .map(|model| model.name.as_str()),
+        )?;
         for (index, domain) in self.provenance.domains.iter().enumerate() {
-            let found = self.predictions.domains.iter().filter(|&&d| usize::from(d) == index).count() as u64;
+            let found = self
+                .predictions
+                .domains
+                .iter()
+                .filter(|&&d| usize::from(d) == index)
+                .count() as u64;
             if found != domain.sequences {
-                return Err(format!("domain `{}`: expected {} sequences, found {found}", domain.name, domain.sequences));
+                return Err(format!(
+                    "domain `{}`: expected {} sequences, found {found}",
+                    domain.name, domain.sequences
+                ));
             }
-            if !(domain.weight >= 0.0) {
-                return Err(format!("domain `{}`: expected a weight of at least 0, found {}", domain.name, domain.weight));
+            if domain.weight < 0.0 {
+                return Err(format!(
+                    "domain `{}`: expected a weight of at least 0, found {}",
+                    domain.name, domain.weight
+                ));
             }
         }
+        if self.domains().all(|domain| domain.weight == 0.0) {
+            return Err("`provenance.domains`: expected a positive weight, found none".to_owned());
+        }
         check_sums(&self.reference, sequences, false)?;
-        self.variants.iter().try_for_each(|variant| check_sums(variant, sequences, true))
+        self.variants
+            .iter()
+            .try_for_each(|variant| check_sums(variant, sequences, true))
     }
 }
 
 fn check_sums(model: &Model, sequences: usize, compared: bool) -> Result<(), String> {
-    for evaluator in EVALUATORS.iter().filter(|evaluator| compared || !evaluator.against_reference()) {
+    for evaluator in EVALUATORS
+        .iter()
+        .filter(|evaluator| compared || !evaluator.against_reference())
+    {
         let found = model.sums.get(evaluator.name()).map_or(0, Vec::len);
         if found != sequences {
-            return Err(format!("`{}`: sums of `{}`: expected {sequences}, found {found}", model.name, evaluator.name()));
+            return Err(format!(
+                "`{}`: sums of `{}`: expected {sequences}, found {found}",
+                model.name,
+                evaluator.name()
+            ));
         }
     }
     Ok(())
@@ -127,7 +179,11 @@ mod tests {
         assert_eq!(again, report);
         let difference = |report: &Report| report.difference(0, 1, "nll", Some("math")).unwrap();
         assert_eq!(difference(&again), difference(&report));
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays");
+        assert_eq!(
+            fs::read_dir(folder.path()).unwrap().count(),
+            1,
+            "no temporary file stays"
+        );
     }
 
     #[test]
@@ -149,16 +205,51 @@ mod tests {
         assert!(read_text(&good.to_string()).is_ok());
         assert!(read_text("{").unwrap_err().hint().is_some());
         for (edit, reason) in [
-            (&(|v: &mut Value| v["version"] = 9.into()) as &dyn Fn(&mut Value), "version 9; this build reads 1"),
+            (
+                &(|v: &mut Value| v["version"] = 9.into()) as &dyn Fn(&mut Value),
+                "version 9; this build reads 1",
+            ),
             (&|v| v["surprise"] = 1.into(), "unknown field `surprise`"),
-            (&|v| v["predictions"]["domains"][0] = 3.into(), "expected indices below 3, found 3"),
-            (&|v| v["predictions"]["domains"][0] = 2.into(), "domain `code`: expected"),
-            (&|v| v["predictions"]["tokens"][0] = 0.into(), "expected positive counts"),
-            (&|v| v["predictions"]["tokens"] = Value::Array(vec![]), "expected 0 entries"),
-            (&|v| v["variants"][0]["name"] = "original".into(), "`original` twice"),
-            (&|v| v["variants"][0]["sums"]["top1"] = Value::Array(vec![]), "sums of `top1`"),
-            (&|v| v["provenance"]["bootstrap"]["confidence"] = 1.into(), "a confidence between 0 and 1"),
-            (&|v| v["provenance"]["domains"][0]["weight"] = (-1).into(), "a weight of at least 0"),
+            (
+                &|v| v["predictions"]["domains"][0] = 3.into(),
+                "expected indices below 3, found 3",
+            ),
+            (
+                &|v| v["predictions"]["domains"][0] = 2.into(),
+                "domain `math`: expected 8 sequences, found 7",
+            ),
+            (
+                &|v| v["predictions"]["tokens"][0] = 0.into(),
+                "expected positive counts",
+            ),
+            (
+                &|v| v["predictions"]["tokens"] = Value::Array(vec![]),
+                "expected 0 entries",
+            ),
+            (
+                &|v| v["variants"][0]["name"] = "original".into(),
+                "`original` twice",
+            ),
+            (
+                &|v| v["variants"][0]["sums"]["top1"] = Value::Array(vec![]),
+                "sums of `top1`",
+            ),
+            (
+                &|v| v["provenance"]["bootstrap"]["confidence"] = 1.into(),
+                "a confidence between 0 and 1",
+            ),
+            (
+                &|v| v["provenance"]["domains"][0]["weight"] = (-1).into(),
+                "a weight of at least 0",
+            ),
+            (
+                &|v| {
+                    for domain in [0, 1] {
+                        v["provenance"]["domains"][domain]["weight"] = 0.into();
+                    }
+                },
+                "expected a positive weight",
+            ),
         ] {
             let error = broken(edit);
             assert!(error.contains(reason), "expected `{reason}` in: {error}");

@@ -4,12 +4,17 @@
 
 use std::fmt::Write;
 
+use super::format::{cell, length, number, padded, rounded, short, shortened, thousands, wrap};
 use super::{Model, Report};
-use crate::compare::Estimate;
 use crate::evaluator::{self, Metric, Unit};
 
 /// Metrics that are printed; a report holds more.
-const SHOWN: [&str; 4] = ["perplexity", "perplexity_change", "top1_agreement", "overlap"];
+const SHOWN: [&str; 4] = [
+    "perplexity",
+    "perplexity_change",
+    "top1_agreement",
+    "overlap",
+];
 /// The metric that variants are ranked by.
 const RANKED_BY: &str = "perplexity";
 /// The metric that has a worst domain.
@@ -67,11 +72,28 @@ impl Report {
         let sequences: u64 = self.domains().map(|domain| domain.sequences).sum();
         let domains: Vec<String> = self
             .domains()
-            .map(|d| format!("{} {} in {} (weight {})", d.name, thousands(d.tokens), d.sequences, rounded(d.weight, 3)))
+            .map(|d| {
+                format!(
+                    "{} {} in {} (weight {})",
+                    d.name,
+                    thousands(d.tokens),
+                    d.sequences,
+                    rounded(d.weight, 3)
+                )
+            })
             .collect();
         let mut facts = vec![
-            format!("reference {} ({}), text {}", self.reference.name, short(&self.reference.fingerprint), short(&provenance.corpus)),
-            format!("{} predicted tokens in {sequences} sequences: {}", thousands(tokens), domains.join(", ")),
+            format!(
+                "reference {} ({}), text {}",
+                self.reference.name,
+                short(&self.reference.fingerprint),
+                short(&provenance.corpus)
+            ),
+            format!(
+                "{} predicted tokens in {sequences} sequences: {}",
+                thousands(tokens),
+                domains.join(", ")
+            ),
             format!(
                 "[{}% intervals]: paired bootstrap over sequences, {} resamples, seed {}",
                 rounded(100.0 * bootstrap.confidence, 1),
@@ -86,13 +108,17 @@ impl Report {
             facts.push("[?]: a domain with one sequence has no interval".to_owned());
         }
         if !self.variants.is_empty() {
-            facts.push(format!("≈: {UNDISTINGUISHED} from the reference, the interval includes zero"));
+            facts.push(format!(
+                "≈: {UNDISTINGUISHED} from the reference, the interval includes zero"
+            ));
         }
         facts
     }
 
     fn blocks(&self) -> Vec<Block> {
-        let shown = SHOWN.into_iter().filter_map(|name| evaluator::metric(name).ok());
+        let shown = SHOWN
+            .into_iter()
+            .filter_map(|name| evaluator::metric(name).ok());
         let mut blocks: Vec<Block> = shown.map(|(_, metric)| self.block(metric)).collect();
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
@@ -101,19 +127,37 @@ impl Report {
 
     /// The columns of numbers: all and every domain, or the only domain.
     fn columns(&self) -> Vec<Option<&str>> {
-        let domains: Vec<Option<&str>> = self.domains().map(|domain| Some(domain.name.as_str())).collect();
-        if domains.len() == 1 { domains } else { std::iter::once(None).chain(domains).collect() }
+        let domains: Vec<Option<&str>> = self
+            .domains()
+            .map(|domain| Some(domain.name.as_str()))
+            .collect();
+        if domains.len() == 1 {
+            domains
+        } else {
+            std::iter::once(None).chain(domains).collect()
+        }
     }
 
     fn header(&self) -> Vec<String> {
-        let names = self.columns().into_iter().map(|column| column.unwrap_or("all").to_owned());
+        let names = self
+            .columns()
+            .into_iter()
+            .map(|column| column.unwrap_or("all").to_owned());
         std::iter::once(String::new()).chain(names).collect()
     }
 
     /// One metric of every model that has it.
     fn block(&self, metric: &Metric) -> Block {
-        let better = if metric.higher_is_better { "higher is better" } else { "lower is better" };
-        let mut block = Block { title: format!("{} ({better})", metric.title), header: self.header(), rows: Vec::new() };
+        let better = if metric.higher_is_better {
+            "higher is better"
+        } else {
+            "lower is better"
+        };
+        let mut block = Block {
+            title: format!("{} ({better})", metric.title),
+            header: self.header(),
+            rows: Vec::new(),
+        };
         let with_worst = metric.name == WORST_OF && self.domains().count() > 1;
         if with_worst {
             block.header.push("worst domain".to_owned());
@@ -123,7 +167,10 @@ impl Report {
             for column in self.columns() {
                 let estimate = model.estimate(metric.name, column)?;
                 let mut text = cell(metric.unit, metric.statistic.is_paired(), estimate);
-                if metric.statistic.is_paired() && estimate.interval().is_some() && !estimate.excludes_zero() {
+                if metric.statistic.is_paired()
+                    && estimate.interval().is_some()
+                    && !estimate.excludes_zero()
+                {
                     text.push_str(" ≈");
                 }
                 row.push(text);
@@ -132,10 +179,14 @@ impl Report {
         };
         block.rows.extend(row(&self.reference));
         for (index, variant) in self.variants.iter().enumerate() {
-            let Some(mut row) = row(variant) else { continue };
+            let Some(mut row) = row(variant) else {
+                continue;
+            };
             if with_worst {
                 let worst = self.worst_domain(index);
-                row.push(worst.map_or_else(String::new, |(name, e)| format!("{name} {}", number(metric.unit, true, e.value))));
+                row.push(worst.map_or_else(String::new, |(name, e)| {
+                    format!("{name} {}", number(metric.unit, true, e.value))
+                }));
             }
             block.rows.push(row);
         }
@@ -148,11 +199,27 @@ impl Report {
         if self.variants.len() < 2 {
             return None;
         }
-        let value = |index: usize| self.variants[index].estimate(RANKED_BY, None).map_or(f64::INFINITY, |e| e.value);
+        let value = |index: usize| {
+            self.variants[index]
+                .estimate(RANKED_BY, None)
+                .map_or(f64::INFINITY, |e| e.value)
+        };
         let best = (0..self.variants.len()).min_by(|&a, &b| value(a).total_cmp(&value(b)))?;
-        let title = format!("{RANKED_BY} above that of {}, the lowest", self.variants[best].name);
-        let mut block = Block { title, header: self.header(), rows: Vec::new() };
-        for (index, variant) in self.variants.iter().enumerate().filter(|(index, _)| *index != best) {
+        let title = format!(
+            "{RANKED_BY} above that of {}, the lowest",
+            self.variants[best].name
+        );
+        let mut block = Block {
+            title,
+            header: self.header(),
+            rows: Vec::new(),
+        };
+        for (index, variant) in self
+            .variants
+            .iter()
+            .enumerate()
+            .filter(|(index, _)| *index != best)
+        {
             let mut row = vec![variant.name.clone()];
             for column in self.columns() {
                 let difference = self.difference(index, best, RANKED_BY, column).ok()?;
@@ -171,10 +238,21 @@ impl Block {
     /// Appends the block; names left, numbers right.
     fn text(&self, width: usize, text: &mut String) {
         let longest = (width / 3).max(8);
-        let names: Vec<String> = self.rows.iter().map(|row| shortened(&row[0], longest)).collect();
+        let names: Vec<String> = self
+            .rows
+            .iter()
+            .map(|row| shortened(&row[0], longest))
+            .collect();
         let name_width = names.iter().map(|name| length(name)).max().unwrap_or(0);
         let widths: Vec<usize> = (0..self.header.len())
-            .map(|column| self.rows.iter().chain([&self.header]).map(|row| length(&row[column])).max().unwrap_or(0))
+            .map(|column| {
+                self.rows
+                    .iter()
+                    .chain([&self.header])
+                    .map(|row| length(&row[column]))
+                    .max()
+                    .unwrap_or(0)
+            })
             .collect();
         for line in wrap(&self.title, width) {
             text.push_str(&line);
@@ -183,12 +261,17 @@ impl Block {
         let mut first = 1;
         while first < self.header.len() {
             let (mut end, mut used) = (first, name_width);
-            while end < self.header.len() && (end == first || used + GAP.len() + widths[end] <= width) {
+            while end < self.header.len()
+                && (end == first || used + GAP.len() + widths[end] <= width)
+            {
                 used += GAP.len() + widths[end];
                 end += 1;
             }
             let heading = String::new();
-            for (name, row) in std::iter::once(&heading).chain(&names).zip(std::iter::once(&self.header).chain(&self.rows)) {
+            for (name, row) in std::iter::once(&heading)
+                .chain(&names)
+                .zip(std::iter::once(&self.header).chain(&self.rows))
+            {
                 text.push_str(&padded(name, name_width));
                 for column in first..end {
                     text.push_str(GAP);
@@ -207,96 +290,20 @@ impl Block {
             format!("| {} |\n", cells.join(" | "))
         };
         // A list of one kind of alignment per column: name left, numbers right.
-        let rule: Vec<String> = (0..self.header.len()).map(|c| if c == 0 { "---" } else { "---:" }.to_owned()).collect();
-        let _ = write!(text, "**{}**\n\n{}{}", self.title, line(&self.header), line(&rule));
+        let rule: Vec<String> = (0..self.header.len())
+            .map(|c| if c == 0 { "---" } else { "---:" }.to_owned())
+            .collect();
+        let _ = write!(
+            text,
+            "**{}**\n\n{}{}",
+            self.title,
+            line(&self.header),
+            line(&rule)
+        );
         for row in &self.rows {
             text.push_str(&line(row));
         }
     }
-}
-
-/// `+14.1% [+13.2, +15.1]`; without an interval `+14.1% [?]`.
-fn cell(unit: Unit, signed: bool, estimate: &Estimate) -> String {
-    let value = number(unit, signed, estimate.value);
-    let bare = |x| number(unit, signed, x).trim_end_matches('%').to_owned();
-    match estimate.interval() {
-        Some((low, high)) => format!("{value} [{}, {}]", bare(low), bare(high)),
-        None => format!("{value} [?]"),
-    }
-}
-
-/// A number as its unit is written, with a sign if it is a change.
-fn number(unit: Unit, signed: bool, value: f64) -> String {
-    let (value, digits, suffix) = match unit {
-        Unit::Nats => (value, 4, ""),
-        Unit::Perplexity if value.abs() >= 1000.0 => (value, 0, ""),
-        Unit::Perplexity => (value, 2, ""),
-        Unit::Percent => (100.0 * value, 1, "%"),
-    };
-    let value = rounded(value, digits);
-    let digits = digits as usize;
-    if signed { format!("{value:+.digits$}{suffix}") } else { format!("{value:.digits$}{suffix}") }
-}
-
-/// Rounds to decimals, and −0 to 0.
-fn rounded(value: f64, digits: i32) -> f64 {
-    let scale = 10f64.powi(digits);
-    (value * scale).round() / scale + 0.0
-}
-
-/// `32,704`
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// The start of a hash.
-fn short(hash: &str) -> String {
-    hash.chars().take(12).collect()
-}
-
-fn length(text: &str) -> usize {
-    text.chars().count()
-}
-
-fn padded(text: &str, width: usize) -> String {
-    format!("{text}{}", " ".repeat(width.saturating_sub(length(text))))
-}
-
-/// Cuts a name in the middle, where names that share a prefix and a suffix
-/// differ least often at the ends.
-fn shortened(name: &str, longest: usize) -> String {
-    let n = length(name);
-    if n <= longest {
-        return name.to_owned();
-    }
-    let (head, tail) = (longest / 2, longest - longest / 2 - 1);
-    name.chars().take(head).chain(['…']).chain(name.chars().skip(n - tail)).collect()
-}
-
-/// Breaks at spaces; continued lines are indented.
-fn wrap(line: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in line.split(' ') {
-        let last = lines.len() - 1;
-        let current = &mut lines[last];
-        if current.trim().is_empty() {
-            current.push_str(word);
-        } else if length(current) + 1 + length(word) <= width {
-            current.push(' ');
-            current.push_str(word);
-        } else {
-            lines.push(format!("{GAP}{word}"));
-        }
-    }
-    lines
 }
 
 #[cfg(test)]
@@ -323,7 +330,12 @@ mod tests {
         let block: Vec<&str> = text.split("\n\n").nth(1).unwrap().lines().collect();
         assert_eq!(block.len(), 6);
         assert!(block[2].starts_with("original"));
-        assert!(block[1..].iter().all(|line| length(line) == length(block[1])), "{text}");
+        assert!(
+            block[1..]
+                .iter()
+                .all(|line| length(line) == length(block[1])),
+            "{text}"
+        );
         assert!(text.contains("reap-again") && text.contains(UNDISTINGUISHED));
         assert!(!text.contains("empty"), "domains without text are left out");
     }
@@ -336,7 +348,10 @@ mod tests {
         for width in [40, 60, 80, 100] {
             let text = report.to_text(width);
             let longest = text.lines().map(length).max().unwrap();
-            assert!(longest <= width, "{longest} columns at width {width}:\n{text}");
+            assert!(
+                longest <= width,
+                "{longest} columns at width {width}:\n{text}"
+            );
             assert_eq!(numbers(&text), numbers(&wide), "at width {width}:\n{text}");
         }
         assert!(!report.to_text(0).is_empty());
@@ -346,28 +361,30 @@ mod tests {
     fn markdown_rows_have_as_many_cells_as_their_header() {
         let text = report().to_markdown();
         for table in text.split("\n\n").filter(|part| part.starts_with('|')) {
-            let cells: Vec<usize> = table.lines().map(|line| line.matches('|').count()).collect();
-            assert!(cells.len() > 3 && cells.windows(2).all(|pair| pair[0] == pair[1]), "{table}");
+            let cells: Vec<usize> = table
+                .lines()
+                .map(|line| line.matches('|').count())
+                .collect();
+            assert!(
+                cells.len() > 3 && cells.windows(2).all(|pair| pair[0] == pair[1]),
+                "{table}"
+            );
         }
-        assert!(text.contains("|  | all | code | math | worst domain |\n| --- | ---: | ---: | ---: | ---: |\n"), "{text}");
+        assert!(
+            text.contains(
+                "|  | all | code | math | worst domain |\n| --- | ---: | ---: | ---: | ---: |\n"
+            ),
+            "{text}"
+        );
         assert!(text.contains("- reference original (00000000000"));
     }
 
     #[test]
     fn a_reference_alone_has_its_perplexity() {
         let text = sample(&[]).to_text(100);
-        assert!(text.contains("perplexity (lower is better)") && !text.contains("change"), "{text}");
-    }
-
-    #[test]
-    fn numbers_are_written_by_unit() {
-        let estimate = |value, low, high| Estimate { value, low: Some(low), high: Some(high) };
-        assert_eq!(cell(Unit::Percent, true, &estimate(0.141, 0.132, 0.151)), "+14.1% [+13.2, +15.1]");
-        assert_eq!(cell(Unit::Perplexity, false, &estimate(9.9412, 9.8, 10.0)), "9.94 [9.80, 10.00]");
-        assert_eq!(cell(Unit::Nats, false, &Estimate { value: 2.0, low: None, high: None }), "2.0000 [?]");
-        assert_eq!(number(Unit::Percent, true, -0.0001), "+0.0%");
-        assert_eq!(number(Unit::Perplexity, false, 12345.6), "12346");
-        assert_eq!([0, 999, 1000, 1234567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
-        assert_eq!(shortened("frequency-50-percent", 9), "freq…cent");
+        assert!(
+            text.contains("perplexity (lower is better)") && !text.contains("change"),
+            "{text}"
+        );
     }
 }

@@ -36,6 +36,18 @@ pub(super) fn parameters(n: u64) -> String {
     format!("{} {suffix}", digits(value)).trim_end().to_owned()
 }
 
+/// Five digits, with an exponent only where they would not do.
+pub(super) fn score(x: f64) -> String {
+    match x.abs() {
+        0.0 => "0".to_owned(),
+        1e-3..1e6 => {
+            let whole = x.abs().log10().floor().max(0.0) as usize;
+            format!("{x:.*}", 4usize.saturating_sub(whole))
+        }
+        _ => format!("{x:.3e}"),
+    }
+}
+
 /// `1m52s`.
 pub(super) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -117,6 +129,13 @@ mod tests {
         assert_eq!(parameters(30_532_122_624), "30.5 B");
         assert_eq!(parameters(8_700_000), "8.70 M");
         assert_eq!(parameters(12), "12.0");
+        assert_eq!(score(3.91534), "3.9153");
+        assert_eq!(score(65.94701), "65.947");
+        assert_eq!(score(4095.0), "4095.0");
+        assert_eq!(score(123_456.7), "123457");
+        assert_eq!(score(-0.25), "-0.2500");
+        assert_eq!(score(1.5e-7), "1.500e-7");
+        assert_eq!(score(0.0), "0");
         assert_eq!(amount(1_200_000_000, "B"), "1.20 GB");
         assert_eq!(amount(65_536, "tok"), "65.5k tok");
     }

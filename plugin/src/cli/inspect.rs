@@ -107,7 +107,7 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "pruned_by": pruned,
         }))?);
     }
-    let mut table = Table::default();
+    let mut table = Table::facts();
     table
         .row(["checkpoint", &model.name])
         .row(["family", model.family().model_type()])

@@ -89,11 +89,15 @@ pub(super) fn error(error: &anyhow::Error, advice: Option<&str>) {
     }
 }
 
-fn paint(text: &str, code: &str) -> String {
-    let colour = std::io::stderr().is_terminal()
+/// Whether stderr takes colours.
+pub(super) fn colours() -> bool {
+    std::io::stderr().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
-    if colour {
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn paint(text: &str, code: &str) -> String {
+    if colours() {
         format!("\x1b[{code}m{text}\x1b[0m")
     } else {
         text.to_owned()

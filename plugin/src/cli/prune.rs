@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::args::{surroundings, EvaluationArgs, ModelArgs, TextArgs};
 use super::{format, output, Global};
-use crate::hub;
 use crate::pipeline::{self, EvaluationOptions, Reporter};
 use crate::plan::ValidPlan;
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};
@@ -80,11 +79,6 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
             &model, &plan, &corpus, &options, &cache, &console,
         )?)
     };
-    let source = args
-        .model
-        .model_id
-        .clone()
-        .filter(|id| hub::is_id(id) && !PathBuf::from(id).exists());
     let options = SurgeryOptions {
         layout: match args.layout {
             LayoutArg::Hf => Layout::Hf,
@@ -92,7 +86,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         },
         force: args.force,
         card: CardFacts {
-            source,
+            source: args.model.source().hub_id(),
             loss: report.as_ref().and_then(pipeline::loss),
         },
         ..SurgeryOptions::default()

@@ -163,6 +163,7 @@ pub(super) fn execute(args: Args, global: &Global) -> anyhow::Result<()> {
         calibration: args.calibration.options(args.seed),
         evaluation: (!args.no_eval).then(|| EvaluationOptions {
             tokens: args.evaluation.eval_tokens,
+            seq_len: args.calibration.seq_len,
             ..EvaluationOptions::default()
         }),
         device: args.model.device()?,

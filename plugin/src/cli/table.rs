@@ -1,9 +1,11 @@
 //! Columns of text that line up.
 
-/// Rows of cells. The first column is aligned left, the others right.
-#[derive(Debug, Default)]
+/// Rows of cells. Columns are aligned right, as numbers are, but the first and
+/// those of words.
+#[derive(Debug)]
 pub(super) struct Table {
     rows: Vec<Vec<String>>,
+    words: Vec<usize>,
 }
 
 impl Table {
@@ -11,7 +13,22 @@ impl Table {
     pub(super) fn new(heading: &[&str]) -> Self {
         Self {
             rows: vec![heading.iter().map(ToString::to_string).collect()],
+            words: vec![0],
         }
+    }
+
+    /// A table of names and what they stand for, without a heading.
+    pub(super) fn facts() -> Self {
+        Self {
+            rows: Vec::new(),
+            words: vec![0, 1],
+        }
+    }
+
+    /// Aligns `column` left.
+    pub(super) fn words(mut self, column: usize) -> Self {
+        self.words.push(column);
+        self
     }
 
     /// Adds a row.
@@ -38,9 +55,10 @@ impl std::fmt::Display for Table {
             let mut line = String::new();
             for (column, cell) in row.iter().enumerate() {
                 let gap = " ".repeat(widths[column] - cell.chars().count());
-                match column {
-                    0 => line.extend(["  ", cell, &gap]),
-                    _ => line.extend(["  ", &gap, cell]),
+                if self.words.contains(&column) {
+                    line.extend(["  ", cell, &gap]);
+                } else {
+                    line.extend(["  ", &gap, cell]);
                 }
             }
             if index > 0 {
@@ -64,5 +82,8 @@ mod tests {
             table.to_string(),
             "              before  after\n  perplexity    8.71   9.94\n  µ                1"
         );
+        let mut facts = Table::facts();
+        facts.row(["name", "demo"]).row(["by", "reap, uniform"]);
+        assert_eq!(facts.to_string(), "  name  demo\n  by    reap, uniform");
     }
 }

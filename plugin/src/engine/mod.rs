@@ -8,6 +8,7 @@
 mod access;
 mod loader;
 mod paths;
+mod probe;
 mod serve;
 
 pub use access::ApiKey;

@@ -9,14 +9,16 @@ use axum::routing::get;
 use axum::{middleware, Json, Router};
 use candle_core::Device;
 use mistralrs_core::{
-    AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, Loader, MemoryGpuConfig,
-    MistralRs, MistralRsBuilder, ModelDType, PagedAttentionConfig, PagedCacheType, SchedulerConfig,
+    AutoDeviceMapParams, DefaultSchedulerMethod, DeviceMapSetting, IsqType, Loader,
+    MemoryGpuConfig, MistralRs, MistralRsBuilder, ModelDType, PagedAttentionConfig, PagedCacheType,
+    SchedulerConfig,
 };
 use mistralrs_server_core::mistralrs_server_router_builder::MistralRsServerRouterBuilder;
 use serde_json::{json, Value};
 
 use super::access::{self, ApiKey};
 use super::loader::{self, LoaderOptions, PruningLoader};
+use super::probe::probe;
 use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
 
@@ -91,24 +93,7 @@ impl Server {
             job.source.revision.clone(),
             loader::token_source(&job.source.token),
         );
-        let isq = options
-            .isq
-            .as_deref()
-            .map(|isq| {
-                mistralrs_core::parse_isq_value(isq, Some(&device)).map_err(|expected| {
-                    Error::Option {
-                        option: "--isq",
-                        expected,
-                        found: isq.to_owned(),
-                    }
-                })
-            })
-            .transpose()?;
-        // f16 is what `Auto` would be on a CPU, where it is slow and imprecise.
-        let dtype = match options.dtype {
-            ModelDType::Auto if device.is_cpu() => ModelDType::F32,
-            dtype => dtype,
-        };
+        let (isq, dtype) = (options.isq(&device)?, options.dtype(&device)?);
         let mapper = if device.is_cpu() {
             DeviceMapSetting::dummy()
         } else {
@@ -125,21 +110,12 @@ impl Server {
         })?;
 
         let paged = pipeline.lock().await.get_metadata().cache_config.clone();
-        let max_seqs = options.max_seqs;
         let scheduler = match paged {
             Some(config) => SchedulerConfig::PagedAttentionMeta {
-                max_num_seqs: max_seqs,
+                max_num_seqs: options.max_seqs,
                 config,
             },
-            None => SchedulerConfig::DefaultScheduler {
-                method: DefaultSchedulerMethod::Fixed(max_seqs.try_into().map_err(|_| {
-                    Error::Option {
-                        option: "--max-seqs",
-                        expected: "at least 1".to_owned(),
-                        found: max_seqs.to_string(),
-                    }
-                })?),
-            },
+            None => options.unpaged()?,
         };
         let engine = MistralRsBuilder::new(pipeline, scheduler, false, None)
             .with_no_kv_cache(options.loader.no_kv_cache)
@@ -147,6 +123,7 @@ impl Server {
             .with_prefix_cache_n(options.prefix_cache_n)
             .build()
             .await;
+        probe(&engine).await?;
         let pruning = description(&loader.get_id(), &outcome)?;
         let mut router = MistralRsServerRouterBuilder::new()
             .with_mistralrs(engine.clone())
@@ -207,6 +184,47 @@ async fn grace(stopped: tokio::sync::oneshot::Receiver<()>) {
     match stopped.await {
         Ok(()) => tokio::time::sleep(GRACE).await,
         Err(_) => std::future::pending().await,
+    }
+}
+
+impl EngineOptions {
+    /// Quantisation on loading.
+    fn isq(&self, device: &Device) -> Result<Option<IsqType>> {
+        let Some(isq) = &self.isq else {
+            return Ok(None);
+        };
+        let parsed = mistralrs_core::parse_isq_value(isq, Some(device));
+        parsed.map(Some).map_err(|expected| Error::Option {
+            option: "--isq",
+            expected,
+            found: isq.clone(),
+        })
+    }
+
+    /// Type of the weights in memory.
+    fn dtype(&self, device: &Device) -> Result<ModelDType> {
+        match self.dtype {
+            // `Auto` would be f16, which is slow and imprecise there.
+            ModelDType::Auto if device.is_cpu() => Ok(ModelDType::F32),
+            ModelDType::BF16 if device.is_cpu() => Err(Error::Option {
+                option: "--dtype",
+                expected: "auto, f32 or f16 on a CPU".to_owned(),
+                found: "bf16".to_owned(),
+            }),
+            dtype => Ok(dtype),
+        }
+    }
+
+    /// Who runs when, without paged attention.
+    fn unpaged(&self) -> Result<SchedulerConfig> {
+        let max_seqs = self.max_seqs.try_into().map_err(|_| Error::Option {
+            option: "--max-seqs",
+            expected: "at least 1".to_owned(),
+            found: self.max_seqs.to_string(),
+        })?;
+        Ok(SchedulerConfig::DefaultScheduler {
+            method: DefaultSchedulerMethod::Fixed(max_seqs),
+        })
     }
 }
 

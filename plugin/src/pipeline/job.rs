@@ -103,68 +103,70 @@ impl Job {
     pub fn run(&self) -> Result<Outcome> {
         let (cache, reporter) = (&self.cache, &*self.reporter);
         let model = self.source.open(&self.device, cache, reporter)?;
-        let before = model.size()?;
-        let Some(plan) = self.plan(&model)? else {
-            let dir = if super::needs_relayout(&model)? {
-                super::relayout(&model, cache, reporter)?
-            } else {
-                model.checkpoint().dir().to_path_buf()
-            };
-            // A directory that was pruned before says how.
-            let plan = plan::read(model.checkpoint().dir().join(PLAN_FILE)).ok();
-            return Ok(Outcome {
-                dir,
-                before,
-                plan,
-                report: None,
-            });
-        };
-        let report = match &self.evaluation {
-            Some(options) => {
-                let held_out = Texts::new(&self.texts, &model, cache, reporter)?.held_out;
-                Some(evaluate(
-                    &model, &plan, &held_out, options, cache, reporter,
-                )?)
+        let texts = || Texts::new(&self.texts, &model, cache, reporter);
+        let (plan, texts) = match &self.change {
+            Change::Nothing => return self.unchanged(&model),
+            Change::Plan(path) => {
+                let plan =
+                    ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
+                reporter.report("Planned", &decide::summary(&plan));
+                (plan, self.evaluation.as_ref().map(|_| texts()).transpose()?)
             }
-            None => None,
+            Change::Make(options) => {
+                // An impossible budget is refused before the long work.
+                plan::check(options, model.topology())?;
+                let texts = texts()?;
+                let measured = measure(
+                    &model,
+                    &texts.calibration,
+                    &self.calibration,
+                    cache,
+                    reporter,
+                )?;
+                (
+                    decide(&model, &measured, options, cache, reporter)?,
+                    Some(texts),
+                )
+            }
         };
-        let source = self
-            .source
-            .model
-            .clone()
-            .filter(|id| crate::hub::is_id(id) && !model.checkpoint().dir().ends_with(id));
+        let report = match (&self.evaluation, texts) {
+            (Some(options), Some(texts)) => Some(evaluate(
+                &model,
+                &plan,
+                &texts.held_out,
+                options,
+                cache,
+                reporter,
+            )?),
+            _ => None,
+        };
         let card = CardFacts {
-            source,
+            source: self.source.hub_id(),
             loss: report.as_ref().and_then(loss),
         };
         let dir = super::write(&model, &plan, card, cache, reporter)?;
         Ok(Outcome {
             dir,
-            before,
+            before: plan.plan().before.clone(),
             plan: Some(plan.plan().clone()),
             report,
         })
     }
 
-    /// The plan to carry out, if there is one.
-    fn plan(&self, model: &Model) -> Result<Option<ValidPlan>> {
-        let (cache, reporter) = (&self.cache, &*self.reporter);
-        match &self.change {
-            Change::Nothing => Ok(None),
-            Change::Plan(path) => {
-                let plan =
-                    ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
-                reporter.report("Planned", &decide::summary(&plan));
-                Ok(Some(plan))
-            }
-            Change::Make(options) => {
-                // An impossible budget is refused before the long work.
-                plan::check(options, model.topology())?;
-                let corpus = Texts::new(&self.texts, model, cache, reporter)?.calibration;
-                let measured = measure(model, &corpus, &self.calibration, cache, reporter)?;
-                decide(model, &measured, options, cache, reporter).map(Some)
-            }
-        }
+    /// The model as it is, in a layout that the engine reads. A directory that
+    /// was pruned before says how.
+    fn unchanged(&self, model: &Model) -> Result<Outcome> {
+        let dir = model.checkpoint().dir();
+        Ok(Outcome {
+            dir: if super::needs_relayout(model)? {
+                super::relayout(model, &self.cache, &*self.reporter)?
+            } else {
+                dir.to_path_buf()
+            },
+            before: model.size()?,
+            plan: plan::read(dir.join(PLAN_FILE)).ok(),
+            report: None,
+        })
     }
 }
 

@@ -41,6 +41,13 @@ impl ModelSource {
             .map_or_else(|| model.clone(), |name| name.to_string_lossy().into_owned())
     }
 
+    /// How others get the model: its id, if it is one on the hub.
+    pub fn hub_id(&self) -> Option<String> {
+        self.model
+            .clone()
+            .filter(|model| hub::is_id(model) && !Path::new(model).exists())
+    }
+
     /// Finds the model's files, downloading them if it has to.
     ///
     /// # Errors

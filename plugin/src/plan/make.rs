@@ -162,10 +162,16 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     saliency::criterion(&options.criterion)?;
     allocate::allocator(&options.allocator)?;
     layers::layer_criterion(&options.layer_criterion)?;
-    dropped(&vec![0.0; topology.layers()], options)?;
-    let kept = even(topology, options)?;
-    let moe: Vec<usize> = (0..topology.layers()).filter(|&layer| topology.moe(layer).is_some()).collect();
-    check_floor(topology, &moe, &kept, options)
+    if let Some(budget) = options.drop_layers {
+        budget.of(topology.layers())?;
+    }
+    let Some(budget) = options.experts else {
+        return Ok(());
+    };
+    let kept = budget.per_layer(&topology.experts())?;
+    // Layers that are dropped meet no floor, but which they are is not known
+    // yet; every layer of the families at hand has the same floor.
+    (0..topology.layers()).try_for_each(|layer| budget.leaves_top_k(topology, layer, kept[layer]))
 }
 
 /// One weight per domain of the statistics, with those of `options` in place.

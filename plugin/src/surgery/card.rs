@@ -51,7 +51,10 @@ pub struct DomainLoss {
 pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String {
     let source = facts.source.as_deref().unwrap_or(&plan.model.name);
     [
-        format!("## Pruned with mistralrs-prune\n\n{}", summary(plan, source)),
+        format!(
+            "## Pruned with mistralrs-prune\n\n{}",
+            summary(plan, source)
+        ),
         sizes(&plan.before, &plan.after),
         method(plan, layout),
         facts.loss.as_ref().map_or_else(unmeasured, measured),
@@ -63,20 +66,44 @@ pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String 
 }
 
 fn summary(plan: &Plan, source: &str) -> String {
-    let dropped: Vec<_> = plan.layers.iter().filter(|layer| layer.dropped).map(|layer| layer.layer).collect();
+    let dropped: Vec<_> = plan
+        .layers
+        .iter()
+        .filter(|layer| layer.dropped)
+        .map(|layer| layer.layer)
+        .collect();
     let left = || plan.layers.iter().filter(|layer| !layer.dropped);
     let experts: usize = left().map(|layer| layer.removed.len()).sum();
     let mut parts = Vec::new();
     if experts > 0 {
         let all: usize = left().map(|layer| layer.scores.len()).sum();
-        let layers = if dropped.is_empty() { "" } else { " of the other layers" };
-        parts.push(format!("{} of the {} experts{layers}", grouped(experts as u64), grouped(all as u64)));
+        let layers = if dropped.is_empty() {
+            ""
+        } else {
+            " of the other layers"
+        };
+        parts.push(format!(
+            "{} of the {} experts{layers}",
+            grouped(experts as u64),
+            grouped(all as u64)
+        ));
     }
     if !dropped.is_empty() {
-        let noun = if dropped.len() == 1 { "layer" } else { "layers" };
-        parts.insert(0, format!("{noun} {} of {}", list(&dropped), plan.layers.len()));
+        let noun = if dropped.len() == 1 {
+            "layer"
+        } else {
+            "layers"
+        };
+        parts.insert(
+            0,
+            format!("{noun} {} of {}", list(&dropped), plan.layers.len()),
+        );
     }
-    let what = if parts.is_empty() { "with nothing removed".to_owned() } else { format!("without {}", parts.join(" and ")) };
+    let what = if parts.is_empty() {
+        "with nothing removed".to_owned()
+    } else {
+        format!("without {}", parts.join(" and "))
+    };
     format!(
         "This is `{}` {what}. What is left has the weights it had: nothing was retrained.",
         inline(source)
@@ -84,14 +111,21 @@ fn summary(plan: &Plan, source: &str) -> String {
 }
 
 fn sizes(before: &Size, after: &Size) -> String {
-    let row = |what: &str, of: &dyn Fn(&Size) -> String| format!("\n| {what} | {} | {} |", of(before), of(after));
+    let row = |what: &str, of: &dyn Fn(&Size) -> String| {
+        format!("\n| {what} | {} | {} |", of(before), of(after))
+    };
     "| | before | after |\n|---|---:|---:|".to_owned()
         + &row("parameters", &|size| grouped(size.parameters))
         + &row("active per token", &|size| grouped(size.active_parameters))
         + &row("weights in bytes", &|size| grouped(size.bytes))
         + &row("layers", &|size| size.layers.to_string())
         + &row("experts per MoE layer", &|size| {
-            let counts: BTreeSet<_> = size.experts_per_layer.iter().copied().filter(|&n| n > 0).collect();
+            let counts: BTreeSet<_> = size
+                .experts_per_layer
+                .iter()
+                .copied()
+                .filter(|&n| n > 0)
+                .collect();
             list(&counts.into_iter().collect::<Vec<_>>())
         })
 }
@@ -115,7 +149,10 @@ fn method(plan: &Plan, layout: Layout) -> String {
     }
     item(
         "Experts",
-        format!("criterion `{}`, allocation `{}`, seed {}", method.criterion, method.allocator, method.seed),
+        format!(
+            "criterion `{}`, allocation `{}`, seed {}",
+            method.criterion, method.allocator, method.seed
+        ),
     );
     if method.asked.layers.is_some() {
         item("Layers", format!("criterion `{}`", method.layer_criterion));
@@ -125,15 +162,32 @@ fn method(plan: &Plan, layout: Layout) -> String {
         .domains
         .iter()
         .map(|domain| {
-            format!("{} ({} tokens, weight {})", cell(&domain.name), grouped(domain.tokens), domain.weight)
+            format!(
+                "{} ({} tokens, weight {})",
+                cell(&domain.name),
+                grouped(domain.tokens),
+                domain.weight
+            )
         })
         .collect();
-    item("Calibration", format!("{} tokens: {}", grouped(plan.stats.tokens), domains.join(", ")));
+    item(
+        "Calibration",
+        format!(
+            "{} tokens: {}",
+            grouped(plan.stats.tokens),
+            domains.join(", ")
+        ),
+    );
     item(
         "Experts are stored",
         match layout {
-            Layout::Hf => "as one matrix per expert and projection, for transformers, vLLM and llama.cpp".to_owned(),
-            Layout::Engine => "as mistral.rs loads them; `--layout hf` writes what transformers loads".to_owned(),
+            Layout::Hf => {
+                "as one matrix per expert and projection, for transformers, vLLM and llama.cpp"
+                    .to_owned()
+            }
+            Layout::Engine => {
+                "as mistral.rs loads them; `--layout hf` writes what transformers loads".to_owned()
+            }
         },
     );
     item("Written by", plan.created_by.clone());
@@ -174,7 +228,10 @@ fn unmeasured() -> String {
 
 fn reproduce(source: &str, layout: Layout) -> String {
     let source = inline(source);
-    let source = if source.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c)) {
+    let source = if source
+        .chars()
+        .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+    {
         source
     } else {
         format!("'{}'", source.replace('\'', r"'\''"))
@@ -204,7 +261,11 @@ fn removed(plan: &Plan) -> String {
 
 /// `1, 2, 3`
 fn list(indices: &[usize]) -> String {
-    indices.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    indices
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// `1,234,567`
@@ -227,110 +288,10 @@ fn cell(text: &str) -> String {
 
 /// A name on one line, without what would end a code span.
 fn inline(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() || c == '`' { ' ' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() || c == '`' { ' ' } else { c })
+        .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::{Asked, DomainShare, ExpertBudget, LayerBudget, LayerPlan, Method, PlannedFrom, PlannedModel};
-
-    fn size(layers: usize, experts_per_layer: Vec<usize>) -> Size {
-        Size { parameters: 1_234_567, active_parameters: 890, bytes: 2_469_134, layers, experts_per_layer }
-    }
-
-    fn layer(layer: usize, dropped: bool, kept: Vec<usize>, removed: Vec<usize>) -> LayerPlan {
-        let scores = vec![1.0; kept.len() + removed.len()];
-        LayerPlan { layer, dropped, block_influence: 0.5, kept, removed, scores }
-    }
-
-    fn plan() -> Plan {
-        Plan {
-            version: crate::plan::VERSION,
-            created_by: "mistralrs-prune 0.1.0".into(),
-            model: PlannedModel { name: "Tiny".into(), fingerprint: "5f1c".into(), family: "qwen3_moe".into() },
-            stats: PlannedFrom {
-                hash: "ab".into(),
-                corpus: "cd".into(),
-                tokens: 4096,
-                domains: vec![DomainShare { name: "a|b".into(), weight: 0.5, tokens: 4096 }],
-            },
-            method: Method {
-                criterion: "reap".into(),
-                allocator: "uniform".into(),
-                layer_criterion: "block-influence".into(),
-                seed: 7,
-                asked: Asked {
-                    experts: Some(ExpertBudget::Fraction(0.5)),
-                    layers: Some(LayerBudget::Count(1)),
-                },
-            },
-            before: size(3, vec![4, 0, 4]),
-            after: size(2, vec![2, 0]),
-            layers: vec![
-                layer(0, false, vec![1, 2], vec![0, 3]),
-                layer(1, false, vec![], vec![]),
-                layer(2, true, vec![0, 1], vec![2, 3]),
-            ],
-        }
-    }
-
-    #[test]
-    fn says_what_went_and_how_to_do_it_again() {
-        let text = section(&plan(), Layout::Hf, &CardFacts::default());
-        for part in [
-            "## Pruned with mistralrs-prune\n\nThis is `Tiny` without layer 2 of 3 and 2 of the 4 experts of the other layers.",
-            "| parameters | 1,234,567 | 1,234,567 |",
-            "| experts per MoE layer | 4 | 2 |",
-            "- Asked for: `--prune-experts 0.5`, `--drop-layers 1`",
-            "criterion `reap`, allocation `uniform`, seed 7",
-            "- Calibration: 4,096 tokens: a\\|b (4,096 tokens, weight 0.5)",
-            "Not measured.",
-            "mistralrs-prune prune -m Tiny --plan pruning_plan.json --layout hf -o PRUNED",
-            "| 0 | 2 | 2 | 0, 3 |\n| 1 | 0 | 0 | dense |\n| 2 | 0 | 4 | the whole layer |\n\n</details>\n",
-        ] {
-            assert!(text.contains(part), "{part}\n\n{text}");
-        }
-    }
-
-    #[test]
-    fn a_measured_loss_is_a_table() {
-        let row = DomainLoss {
-            domain: "math".into(),
-            before: 8.7104,
-            after: 9.94,
-            change: 0.1412,
-            interval: Some((0.132, 0.152)),
-        };
-        let loss = Loss { tokens: 32_768, confidence: 0.95, rows: vec![row] };
-        let facts = CardFacts { source: Some("org/Tiny model".into()), loss: Some(loss) };
-        let text = section(&plan(), Layout::Engine, &facts);
-        for part in [
-            "Perplexity on 32,768 held-out tokens.",
-            "| change | 95% interval |",
-            "| math | 8.710 | 9.940 | +14.1% | [+13.2, +15.2] |",
-            "-m 'org/Tiny model' ",
-        ] {
-            assert!(text.contains(part), "{part}\n\n{text}");
-        }
-        assert!(!text.contains("Not measured"));
-    }
-
-    #[test]
-    fn nothing_removed_is_said() {
-        let mut plan = plan();
-        for layer in &mut plan.layers {
-            layer.dropped = false;
-            layer.kept = (0..layer.scores.len()).collect();
-            layer.removed.clear();
-        }
-        assert!(section(&plan, Layout::Hf, &CardFacts::default()).contains("`Tiny` with nothing removed."));
-    }
-
-    #[test]
-    fn digits_are_grouped() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (30_532_122_624, "30,532,122,624")] {
-            assert_eq!(grouped(number), text);
-        }
-    }
-}
+mod tests;

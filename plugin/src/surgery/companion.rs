@@ -60,7 +60,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
 /// I/O errors.
 pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
     let mut config = cut.checkpoint.config().value().clone();
-    cut.family.rewrite_config(&mut config, cut.topology, cut.keep);
+    cut.family
+        .rewrite_config(&mut config, cut.topology, cut.keep);
     write_json(&to.join("config.json"), &config)
 }
 
@@ -76,7 +77,10 @@ pub(super) fn write_card(from: &Path, to: &Path, name: &str, section: &str) -> R
         Err(e) => return Err(StatsError::io(source)(e).into()),
     };
     let path = to.join(CARD);
-    Ok(fs::write(&path, format!("{}\n\n{section}", card.trim_end())).map_err(StatsError::io(&path))?)
+    Ok(
+        fs::write(&path, format!("{}\n\n{section}", card.trim_end()))
+            .map_err(StatsError::io(&path))?,
+    )
 }
 
 /// Writes `value` with an indent of two spaces.
@@ -84,8 +88,10 @@ pub(super) fn write_card(from: &Path, to: &Path, name: &str, section: &str) -> R
 /// # Errors
 /// I/O errors.
 pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let json = serde_json::to_string_pretty(value)
-        .map_err(|source| StatsError::Json { path: path.to_path_buf(), source })?;
+    let json = serde_json::to_string_pretty(value).map_err(|source| StatsError::Json {
+        path: path.to_path_buf(),
+        source,
+    })?;
     Ok(fs::write(path, json + "\n").map_err(StatsError::io(path))?)
 }
 
@@ -115,7 +121,15 @@ mod tests {
 
     #[test]
     fn texts_and_tokenizers_are_companions_but_code_and_weights_are_not() {
-        for name in ["tokenizer.json", "merges.txt", "LICENSE", "LICENSE-MIT.txt", "LICENSE-2.0", "Notice.md", "LICENCE"] {
+        for name in [
+            "tokenizer.json",
+            "merges.txt",
+            "LICENSE",
+            "LICENSE-MIT.txt",
+            "LICENSE-2.0",
+            "Notice.md",
+            "LICENCE",
+        ] {
             assert!(is_companion(name), "{name}");
         }
         for name in [
@@ -134,17 +148,27 @@ mod tests {
     #[test]
     fn the_card_keeps_front_matter_and_gains_a_section() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        fs::write(from.path().join(CARD), "---\nlicense: apache-2.0\n---\n# Model\n\n\n").unwrap();
+        fs::write(
+            from.path().join(CARD),
+            "---\nlicense: apache-2.0\n---\n# Model\n\n\n",
+        )
+        .unwrap();
         write_card(from.path(), to.path(), "Model", "## Pruned\n").unwrap();
         let card = fs::read_to_string(to.path().join(CARD)).unwrap();
-        assert_eq!(card, "---\nlicense: apache-2.0\n---\n# Model\n\n## Pruned\n");
+        assert_eq!(
+            card,
+            "---\nlicense: apache-2.0\n---\n# Model\n\n## Pruned\n"
+        );
     }
 
     #[test]
     fn without_a_card_one_is_begun() {
         let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         write_card(from.path(), to.path(), "Model", "## Pruned\n").unwrap();
-        assert_eq!(fs::read_to_string(to.path().join(CARD)).unwrap(), "# Model\n\n## Pruned\n");
+        assert_eq!(
+            fs::read_to_string(to.path().join(CARD)).unwrap(),
+            "# Model\n\n## Pruned\n"
+        );
     }
 
     #[cfg(unix)]
@@ -159,7 +183,10 @@ mod tests {
         std::os::unix::fs::symlink(&blob, from.path().join("tokenizer.json")).unwrap();
         fs::create_dir(from.path().join("vocab.json")).unwrap();
         copy(from.path(), to.path()).unwrap();
-        let files: Vec<_> = fs::read_dir(to.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        let files: Vec<_> = fs::read_dir(to.path())
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+            .collect();
         assert_eq!(files, ["tokenizer.json"]);
         let copied = fs::symlink_metadata(to.path().join("tokenizer.json")).unwrap();
         assert!(copied.is_file() && !copied.permissions().readonly());

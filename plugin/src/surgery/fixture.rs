@@ -76,7 +76,12 @@ impl Model {
     fn new(config: Value) -> Self {
         let parsed = Config::new("config.json", config.clone()).unwrap();
         let family = detect(&parsed).unwrap();
-        Self { config, family, topology: family.topology(&parsed).unwrap(), dtype: Dtype::BF16 }
+        Self {
+            config,
+            family,
+            topology: family.topology(&parsed).unwrap(),
+            dtype: Dtype::BF16,
+        }
     }
 
     pub(super) fn names(&self) -> &'static Names {
@@ -91,7 +96,12 @@ impl Model {
     pub(super) fn some(&self) -> Keep {
         let mut keep = self.all();
         keep.layers.remove(1);
-        for (layer, experts) in keep.experts.iter_mut().enumerate().filter(|(_, experts)| !experts.is_empty()) {
+        for (layer, experts) in keep
+            .experts
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, experts)| !experts.is_empty())
+        {
             let gone = layer % experts.len();
             experts.remove(gone);
         }
@@ -102,9 +112,11 @@ impl Model {
     pub(super) fn tensors(&self, keep: &Keep, stored: Stored) -> Tensors {
         let (names, hidden, vocab) = (self.names(), self.topology.hidden, self.topology.vocab);
         let mut tensors = Tensors::new();
-        for (name, shape) in
-            [(names.embedding, vec![vocab, hidden]), (names.head, vec![vocab, hidden]), (names.final_norm, vec![hidden])]
-        {
+        for (name, shape) in [
+            (names.embedding, vec![vocab, hidden]),
+            (names.head, vec![vocab, hidden]),
+            (names.final_norm, vec![hidden]),
+        ] {
             tensors.insert(name.to_owned(), self.drawn(name, shape));
         }
         let mut unknown = |name: &str, dtype: Dtype, shape: Vec<usize>| {
@@ -120,35 +132,74 @@ impl Model {
         tensors
     }
 
-    fn block(&self, keep: &Keep, stored: Stored, layer: usize, index: usize, tensors: &mut Tensors) {
+    fn block(
+        &self,
+        keep: &Keep,
+        stored: Stored,
+        layer: usize,
+        index: usize,
+        tensors: &mut Tensors,
+    ) {
         let (names, hidden) = (self.names(), self.topology.hidden);
         let mut shared = |name: &str, shape: Vec<usize>| {
-            tensors.insert(names.in_block(index, name), self.drawn(&names.in_block(layer, name), shape));
+            tensors.insert(
+                names.in_block(index, name),
+                self.drawn(&names.in_block(layer, name), shape),
+            );
         };
         shared(names.attention_norm, vec![hidden]);
         shared(names.mlp_norm, vec![hidden]);
-        shared(&format!("{}q_proj.weight", names.attention), vec![8, hidden]);
+        shared(
+            &format!("{}q_proj.weight", names.attention),
+            vec![8, hidden],
+        );
         let moe = match &self.topology.mlps[layer] {
             MlpSpec::Dense { intermediate } => {
-                return shared(&format!("{}{}", names.dense, names.gate), vec![*intermediate, hidden]);
+                return shared(
+                    &format!("{}{}", names.dense, names.gate),
+                    vec![*intermediate, hidden],
+                );
             }
             MlpSpec::Moe(moe) => moe,
         };
         let kept = &keep.experts[layer];
-        let (_, _, router) = self.drawn(&names.in_block(layer, names.router), vec![moe.experts, hidden]);
+        let (_, _, router) = self.drawn(
+            &names.in_block(layer, names.router),
+            vec![moe.experts, hidden],
+        );
         let row = router.len() / moe.experts;
-        let rows = kept.iter().flat_map(|&e| router[e * row..(e + 1) * row].to_vec()).collect();
-        tensors.insert(names.in_block(index, names.router), (self.dtype, vec![kept.len(), hidden], rows));
+        let rows = kept
+            .iter()
+            .flat_map(|&e| router[e * row..(e + 1) * row].to_vec())
+            .collect();
+        tensors.insert(
+            names.in_block(index, names.router),
+            (self.dtype, vec![kept.len(), hidden], rows),
+        );
 
         let width = moe.intermediate;
-        let shape = |projection| if projection == Projection::Down { [hidden, width] } else { [width, hidden] };
+        let shape = |projection| {
+            if projection == Projection::Down {
+                [hidden, width]
+            } else {
+                [width, hidden]
+            }
+        };
         let matrix = |expert, projection| {
-            self.drawn(&names.expert(layer, expert, projection), shape(projection).to_vec()).2
+            self.drawn(
+                &names.expert(layer, expert, projection),
+                shape(projection).to_vec(),
+            )
+            .2
         };
         if stored == Stored::PerExpert {
             for (new, &expert) in kept.iter().enumerate() {
                 for projection in Projection::ALL {
-                    let value = (self.dtype, shape(projection).to_vec(), matrix(expert, projection));
+                    let value = (
+                        self.dtype,
+                        shape(projection).to_vec(),
+                        matrix(expert, projection),
+                    );
                     tensors.insert(names.expert(index, new, projection), value);
                 }
             }
@@ -156,7 +207,11 @@ impl Model {
         }
         let (mut gate_up, mut down) = (Vec::new(), Vec::new());
         for &expert in kept {
-            let both = [matrix(expert, Projection::Gate), matrix(expert, Projection::Up)].concat();
+            let both = [
+                matrix(expert, Projection::Gate),
+                matrix(expert, Projection::Up),
+            ]
+            .concat();
             let back = matrix(expert, Projection::Down);
             if stored == Stored::Linear {
                 gate_up.extend(both);
@@ -171,7 +226,10 @@ impl Model {
             _ => ([kept.len(), hidden, 2 * width], [kept.len(), width, hidden]),
         };
         let mut put = |name, shape: [usize; 3], bytes| {
-            tensors.insert(names.in_block(index, name), (self.dtype, shape.to_vec(), bytes));
+            tensors.insert(
+                names.in_block(index, name),
+                (self.dtype, shape.to_vec(), bytes),
+            );
         };
         put(names.stacked_gate_up, gate_up_shape, gate_up);
         put(names.stacked_down, down_shape, down);
@@ -184,7 +242,10 @@ impl Model {
 
     fn transposed(&self, matrix: &[u8], columns: usize) -> Vec<u8> {
         let elements: Vec<_> = matrix.chunks(self.dtype.bitsize() / 8).collect();
-        (0..columns).flat_map(|c| elements.iter().skip(c).step_by(columns)).flat_map(|e| e.to_vec()).collect()
+        (0..columns)
+            .flat_map(|c| elements.iter().skip(c).step_by(columns))
+            .flat_map(|e| e.to_vec())
+            .collect()
     }
 
     /// Writes a checkpoint of `tensors` in `shards` files and opens it.
@@ -195,7 +256,10 @@ impl Model {
         let mut weight_map = BTreeMap::new();
         for (i, (name, (dtype, shape, bytes))) in tensors.iter().enumerate() {
             files[i % shards].push((name, TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
-            weight_map.insert(name, format!("model-{:05}-of-{shards:05}.safetensors", i % shards + 1));
+            weight_map.insert(
+                name,
+                format!("model-{:05}-of-{shards:05}.safetensors", i % shards + 1),
+            );
         }
         for (i, file) in files.into_iter().enumerate() {
             let name = match shards {
@@ -239,13 +303,19 @@ pub(super) fn read(dir: &Path) -> Tensors {
                 assert_eq!(index["weight_map"][name], *file, "{name}");
             }
             let value = (view.dtype(), view.shape().to_vec(), view.data().to_vec());
-            assert!(tensors.insert(name.to_owned(), value).is_none(), "{name} is in two files");
+            assert!(
+                tensors.insert(name.to_owned(), value).is_none(),
+                "{name} is in two files"
+            );
         }
     }
     if let Some(index) = index {
         let total: usize = tensors.values().map(|(_, _, bytes)| bytes.len()).sum();
         assert_eq!(index["metadata"]["total_size"], total);
-        assert_eq!(index["weight_map"].as_object().unwrap().len(), tensors.len());
+        assert_eq!(
+            index["weight_map"].as_object().unwrap().len(),
+            tensors.len()
+        );
     }
     tensors
 }

@@ -3,22 +3,15 @@
 //!
 //! Reads names and shapes only. Does not decide which file a tensor goes to
 //! (see [`super::shard`]) and moves no bytes (see [`super::write`]).
-//!
-//! Every tensor of the source must be accounted for: outside the blocks it is
-//! carried over; inside a block it is independent of the experts, or the
-//! router, or an expert's. Anything else — a block beyond `num_hidden_layers`
-//! such as a multi-token-prediction head, a quantisation scale of an expert, a
-//! router bias, experts in a dense layer — would be wrong after pruning
-//! whether it were carried or dropped, and is an error.
 
 use std::collections::BTreeMap;
 
-use router_stats::checkpoint::{self, ExpertReader};
-use router_stats::family::{MoeSpec, Names, Part, Projection, Role};
+use router_stats::checkpoint::{self, ExpertReader, TensorView};
+use router_stats::family::{MoeSpec, Part, Projection, Role};
 use safetensors::Dtype;
 
-use super::Cut;
-use crate::{Error, Result};
+use super::{classify, Cut};
+use crate::Result;
 
 /// How experts are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +59,11 @@ pub(super) enum Source {
     /// Some rows of a tensor along its first dimension, in this order.
     Rows { tensor: String, rows: Vec<usize> },
     /// One matrix out of a stacked tensor: [I, H], or [H, I] for down.
-    Matrix { layer: usize, expert: usize, projection: Projection },
+    Matrix {
+        layer: usize,
+        expert: usize,
+        projection: Projection,
+    },
     /// Gate and up projections transposed and side by side: [E, H, 2I].
     StackGateUp { layer: usize, experts: Vec<usize> },
     /// Down projections transposed: [E, I, H].
@@ -76,7 +73,7 @@ pub(super) enum Source {
 /// All tensors of the result: the embedding, the blocks in order, the rest.
 ///
 /// # Errors
-/// [`Error::Unclassified`]; a router or expert that is missing, or has another
+/// [`Unclassified`](crate::Error::Unclassified); a router or expert that is missing, or has another
 /// shape or dtype than it must.
 pub(super) fn outputs(cut: &Cut<'_>) -> Result<Vec<Output>> {
     let names = cut.family.names();
@@ -86,7 +83,7 @@ pub(super) fn outputs(cut: &Cut<'_>) -> Result<Vec<Output>> {
         match names.role(name) {
             Role::Global => outside.push(name),
             Role::Block { layer, part } => {
-                check_part(cut, name, layer, part)?;
+                classify::check_part(cut, name, layer, part)?;
                 blocks.entry(layer).or_default().push((name, part));
             }
         }
@@ -99,8 +96,8 @@ pub(super) fn outputs(cut: &Cut<'_>) -> Result<Vec<Output>> {
         outputs.push(copy(cut, name, name.to_owned())?);
     }
     for (index, &layer) in cut.keep.layers.iter().enumerate() {
-        let tensors = blocks.get(&layer).map_or(&[][..], Vec::as_slice);
-        block(cut, tensors, layer, index, &mut outputs)?;
+        let tensors = blocks.remove(&layer).unwrap_or_default();
+        block(cut, Block { layer, index }, &tensors, &mut outputs)?;
     }
     for &name in last {
         outputs.push(copy(cut, name, name.to_owned())?);
@@ -108,42 +105,57 @@ pub(super) fn outputs(cut: &Cut<'_>) -> Result<Vec<Output>> {
     Ok(outputs)
 }
 
-/// The tensors of source block `layer`, which becomes block `index`.
+/// A block that stays.
+#[derive(Clone, Copy)]
+struct Block {
+    /// Its index in the source.
+    layer: usize,
+    /// Its index in the result.
+    index: usize,
+}
+
 fn block(
     cut: &Cut<'_>,
+    block: Block,
     tensors: &[(&str, Part)],
-    layer: usize,
-    index: usize,
     outputs: &mut Vec<Output>,
 ) -> Result<()> {
+    let Block { layer, index } = block;
     let names = cut.family.names();
     let prefix = names.in_block(layer, "");
     for &(name, part) in tensors {
         if part == Part::Shared {
-            outputs.push(copy(cut, name, names.in_block(index, &name[prefix.len()..]))?);
+            outputs.push(copy(
+                cut,
+                name,
+                names.in_block(index, &name[prefix.len()..]),
+            )?);
         }
     }
-    let Some(moe) = cut.topology.moe(layer) else { return Ok(()) };
-    let kept = &cut.keep.experts[layer];
+    let Some(moe) = cut.topology.moe(layer) else {
+        return Ok(());
+    };
     let router = names.in_block(layer, names.router);
-    cut.checkpoint.tensor(&router)?.expect_shape(&[moe.experts, cut.topology.hidden])?;
-    outputs.push(rows(cut, &router, names.in_block(index, names.router), kept)?);
+    let router = cut
+        .checkpoint
+        .tensor_of_shape(&router, &[moe.experts, cut.topology.hidden])?;
+    let kept = &cut.keep.experts[layer];
+    outputs.push(rows(&router, names.in_block(index, names.router), kept));
 
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, cut.topology.hidden)?;
-    check_one_layout(cut, tensors, &reader)?;
+    classify::check_one_layout(cut, tensors, &reader)?;
     if cut.layout == Layout::Engine && cut.family.engine_stacks_experts() {
-        stacked(cut, &reader, moe, layer, index, outputs)
+        stacked(cut, block, moe, &reader, outputs)
     } else {
-        per_expert(cut, &reader, moe, layer, index, outputs)
+        per_expert(cut, block, moe, &reader, outputs)
     }
 }
 
 fn per_expert(
     cut: &Cut<'_>,
-    reader: &ExpertReader<'_>,
+    Block { layer, index }: Block,
     moe: &MoeSpec,
-    layer: usize,
-    index: usize,
+    reader: &ExpertReader<'_>,
     outputs: &mut Vec<Output>,
 ) -> Result<()> {
     let names = cut.family.names();
@@ -158,7 +170,11 @@ fn per_expert(
                 Projection::Gate | Projection::Up => vec![moe.intermediate, cut.topology.hidden],
                 Projection::Down => vec![cut.topology.hidden, moe.intermediate],
             };
-            let source = Source::Matrix { layer, expert, projection };
+            let source = Source::Matrix {
+                layer,
+                expert,
+                projection,
+            };
             outputs.push(output(name, reader.dtype(), shape, source));
         }
     }
@@ -167,33 +183,40 @@ fn per_expert(
 
 fn stacked(
     cut: &Cut<'_>,
-    reader: &ExpertReader<'_>,
+    Block { layer, index }: Block,
     moe: &MoeSpec,
-    layer: usize,
-    index: usize,
+    reader: &ExpertReader<'_>,
     outputs: &mut Vec<Output>,
 ) -> Result<()> {
     let names = cut.family.names();
     let experts = &cut.keep.experts[layer];
-    let (hidden, intermediate) = (cut.topology.hidden, moe.intermediate);
     let gate_up = names.in_block(index, names.stacked_gate_up);
     let down = names.in_block(index, names.stacked_down);
     if reader.layout() == ENGINE_ORIENTATION {
-        outputs.push(rows(cut, &names.in_block(layer, names.stacked_gate_up), gate_up, experts)?);
-        outputs.push(rows(cut, &names.in_block(layer, names.stacked_down), down, experts)?);
+        for (stored, name) in [(names.stacked_gate_up, gate_up), (names.stacked_down, down)] {
+            let tensor = cut.checkpoint.tensor(&names.in_block(layer, stored))?;
+            outputs.push(rows(&tensor, name, experts));
+        }
         return Ok(());
     }
+    let (hidden, intermediate) = (cut.topology.hidden, moe.intermediate);
     outputs.push(output(
         gate_up,
         reader.dtype(),
         vec![experts.len(), hidden, 2 * intermediate],
-        Source::StackGateUp { layer, experts: experts.clone() },
+        Source::StackGateUp {
+            layer,
+            experts: experts.clone(),
+        },
     ));
     outputs.push(output(
         down,
         reader.dtype(),
         vec![experts.len(), intermediate, hidden],
-        Source::StackDown { layer, experts: experts.clone() },
+        Source::StackDown {
+            layer,
+            experts: experts.clone(),
+        },
     ));
     Ok(())
 }
@@ -208,78 +231,37 @@ fn copy(cut: &Cut<'_>, tensor: &str, name: String) -> Result<Output> {
         dtype: view.dtype,
         shape: view.shape.to_vec(),
         bytes: view.data.len() as u64,
-        source: Source::Copy { tensor: tensor.to_owned() },
+        source: Source::Copy {
+            tensor: tensor.to_owned(),
+        },
     })
 }
 
 /// `rows` of a tensor with at least one dimension.
-fn rows(cut: &Cut<'_>, tensor: &str, name: String, rows: &[usize]) -> Result<Output> {
-    let view = cut.checkpoint.tensor(tensor)?;
-    let mut shape = view.shape.to_vec();
-    let row = view.data.len() / shape[0].max(1);
+fn rows(tensor: &TensorView<'_>, name: String, rows: &[usize]) -> Output {
+    let mut shape = tensor.shape.to_vec();
+    let row = tensor.data.len() / shape[0].max(1);
     shape[0] = rows.len();
-    Ok(Output {
+    Output {
         name,
-        dtype: view.dtype,
+        dtype: tensor.dtype,
         shape,
         bytes: (row * rows.len()) as u64,
-        source: Source::Rows { tensor: tensor.to_owned(), rows: rows.to_vec() },
-    })
+        source: Source::Rows {
+            tensor: tensor.name.to_owned(),
+            rows: rows.to_vec(),
+        },
+    }
 }
 
 /// A tensor made from expert weights, whose elements are two or four bytes.
 fn output(name: String, dtype: Dtype, shape: Vec<usize>, source: Source) -> Output {
     let bytes = (shape.iter().product::<usize>() * (dtype.bitsize() / 8)) as u64;
-    Output { name, dtype, shape, bytes, source }
-}
-
-/// Fails unless pruning knows what to do with a tensor inside a block.
-fn check_part(cut: &Cut<'_>, name: &str, layer: usize, part: Part) -> Result<()> {
-    let names = cut.family.names();
-    let layers = cut.topology.layers();
-    if layer >= layers {
-        return unclassified(cut, name, format!("one of the {layers} blocks that config.json counts"));
+    Output {
+        name,
+        dtype,
+        shape,
+        bytes,
+        source,
     }
-    match (part, cut.topology.moe(layer)) {
-        (Part::Shared, _) if belongs_to_experts(names, &name[names.in_block(layer, "").len()..]) => {
-            unclassified(cut, name, "a weight of the router or of one expert".to_owned())
-        }
-        (Part::Shared, _) => Ok(()),
-        (_, None) => unclassified(cut, name, format!("no experts in layer {layer}, which is dense")),
-        (Part::Expert { expert, .. }, Some(moe)) if expert >= moe.experts => unclassified(
-            cut,
-            name,
-            format!("one of the {} experts that config.json counts", moe.experts),
-        ),
-        _ => Ok(()),
-    }
-}
-
-/// Whether a name inside a block, which is none of the known parts, is still
-/// in the router's or the experts' module.
-fn belongs_to_experts(names: &Names, name: &str) -> bool {
-    let router = names.router.strip_suffix("weight").unwrap_or(names.router);
-    name.starts_with(router) || name.starts_with(names.experts)
-}
-
-/// Fails if a layer holds its experts twice, in both layouts.
-fn check_one_layout(cut: &Cut<'_>, tensors: &[(&str, Part)], reader: &ExpertReader<'_>) -> Result<()> {
-    let per_expert = reader.layout() == checkpoint::Layout::PerExpert;
-    let stray = tensors.iter().find(|(_, part)| match part {
-        Part::Shared | Part::Router => false,
-        Part::Expert { .. } => !per_expert,
-        Part::StackedGateUp | Part::StackedDown => per_expert,
-    });
-    match stray {
-        None => Ok(()),
-        Some((name, _)) => unclassified(cut, name, "the experts of a layer in one layout".to_owned()),
-    }
-}
-
-fn unclassified(cut: &Cut<'_>, tensor: &str, expected: String) -> Result<()> {
-    Err(Error::Unclassified {
-        path: cut.checkpoint.dir().to_path_buf(),
-        tensor: tensor.to_owned(),
-        expected,
-    })
 }

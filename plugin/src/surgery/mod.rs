@@ -1,6 +1,7 @@
 //! From a checkpoint and a plan to a smaller checkpoint directory.
 //!
 //! ```text
+//! classify   refuses tensors that would be wrong after pruning
 //! layout     which tensors the result has, and where each one's bytes come from
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
@@ -16,6 +17,7 @@
 //! [`Layout::Engine`]).
 
 mod card;
+mod classify;
 mod companion;
 mod directory;
 #[cfg(test)]
@@ -102,11 +104,22 @@ pub fn prune(
     options: &SurgeryOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let cut = Cut { checkpoint, family, topology, keep: plan.keep(), layout: options.layout };
+    let cut = Cut {
+        checkpoint,
+        family,
+        topology,
+        keep: plan.keep(),
+        layout: options.layout,
+    };
     write_directory(&cut, out, options, progress, |directory| {
-        crate::plan::write(plan.plan(), &directory.join(PLAN_FILE))?;
+        crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
         let section = card::section(plan.plan(), options.layout, &options.card);
-        companion::write_card(checkpoint.dir(), directory, &plan.plan().model.name, &section)
+        companion::write_card(
+            checkpoint.dir(),
+            directory,
+            &plan.plan().model.name,
+            &section,
+        )
     })
 }
 
@@ -124,8 +137,23 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let keep = Keep::all(topology);
-    let cut = Cut { checkpoint, family, topology, keep: &keep, layout };
-    write_directory(&cut, out, &SurgeryOptions { layout, ..SurgeryOptions::default() }, progress, |_| Ok(()))
+    let cut = Cut {
+        checkpoint,
+        family,
+        topology,
+        keep: &keep,
+        layout,
+    };
+    write_directory(
+        &cut,
+        out,
+        &SurgeryOptions {
+            layout,
+            ..SurgeryOptions::default()
+        },
+        progress,
+        |_| Ok(()),
+    )
 }
 
 /// A cut through a checkpoint: what there is, what stays, how it is stored.

@@ -55,7 +55,12 @@ pub(super) fn partition(outputs: Vec<Output>, max_bytes: u64) -> Result<Vec<Shar
             outputs.sort_by_key(|output| Reverse(output.dtype));
             let file = file_name(index, count);
             let header = header(&file, &outputs)?;
-            Ok(Shard { file, outputs, bytes, header })
+            Ok(Shard {
+                file,
+                outputs,
+                bytes,
+                header,
+            })
         })
         .collect()
 }
@@ -64,7 +69,12 @@ pub(super) fn partition(outputs: Vec<Output>, max_bytes: u64) -> Result<Vec<Shar
 pub(super) fn index(shards: &[Shard]) -> serde_json::Value {
     let weight_map: BTreeMap<&str, &str> = shards
         .iter()
-        .flat_map(|shard| shard.outputs.iter().map(|output| (&*output.name, &*shard.file)))
+        .flat_map(|shard| {
+            shard
+                .outputs
+                .iter()
+                .map(|output| (&*output.name, &*shard.file))
+        })
         .collect();
     let total_size: u64 = shards.iter().map(|shard| shard.bytes).sum();
     serde_json::json!({ "metadata": { "total_size": total_size }, "weight_map": weight_map })
@@ -79,7 +89,10 @@ fn file_name(index: usize, count: usize) -> String {
 }
 
 fn header(file: &str, outputs: &[Output]) -> Result<Vec<u8>> {
-    let invalid = |reason: String| StatsError::Header { path: file.into(), reason };
+    let invalid = |reason: String| StatsError::Header {
+        path: file.into(),
+        reason,
+    };
     let mut end = 0;
     let tensors = outputs
         .iter()
@@ -118,7 +131,9 @@ mod tests {
             dtype,
             shape: vec![elements],
             bytes: (elements * dtype.bitsize() / 8) as u64,
-            source: Source::Copy { tensor: name.to_owned() },
+            source: Source::Copy {
+                tensor: name.to_owned(),
+            },
         }
     }
 
@@ -128,7 +143,11 @@ mod tests {
 
     #[test]
     fn one_shard_has_the_plain_name() {
-        let shards = partition(vec![tensor("a", Dtype::BF16, 8), tensor("b", Dtype::BF16, 8)], 32).unwrap();
+        let shards = partition(
+            vec![tensor("a", Dtype::BF16, 8), tensor("b", Dtype::BF16, 8)],
+            32,
+        )
+        .unwrap();
         assert_eq!(shards.len(), 1);
         assert_eq!(shards[0].file, "model.safetensors");
         assert_eq!(shards[0].bytes, 32);
@@ -144,11 +163,14 @@ mod tests {
         ];
         let shards = partition(outputs, 32).unwrap();
         let files: Vec<_> = shards.iter().map(|shard| &*shard.file).collect();
-        assert_eq!(files, [
-            "model-00001-of-00003.safetensors",
-            "model-00002-of-00003.safetensors",
-            "model-00003-of-00003.safetensors",
-        ]);
+        assert_eq!(
+            files,
+            [
+                "model-00001-of-00003.safetensors",
+                "model-00002-of-00003.safetensors",
+                "model-00003-of-00003.safetensors",
+            ]
+        );
         assert_eq!(names(&shards[0]), ["a", "b"]);
         assert_eq!(names(&shards[1]), ["c"]);
         assert_eq!(names(&shards[2]), ["d"]);
@@ -173,14 +195,27 @@ mod tests {
         let (_, metadata) = SafeTensors::read_metadata(&file).unwrap();
         assert_eq!(metadata.metadata().as_ref().unwrap()["format"], "pt");
         let info = metadata.info("half").unwrap();
-        assert_eq!((info.dtype, &info.shape[..], info.data_offsets), (Dtype::BF16, &[5][..], (28, 38)));
-        assert_eq!(SafeTensors::deserialize(&file).unwrap().tensor("byte").unwrap().data(), [40, 41, 42]);
+        assert_eq!(
+            (info.dtype, &info.shape[..], info.data_offsets),
+            (Dtype::BF16, &[5][..], (28, 38))
+        );
+        assert_eq!(
+            SafeTensors::deserialize(&file)
+                .unwrap()
+                .tensor("byte")
+                .unwrap()
+                .data(),
+            [40, 41, 42]
+        );
     }
 
     #[test]
     fn a_header_that_contradicts_itself_is_refused() {
         let mut wrong = tensor("a", Dtype::BF16, 8);
         wrong.bytes = 15;
-        assert!(matches!(partition(vec![wrong], 100), Err(Error::Stats(StatsError::Header { .. }))));
+        assert!(matches!(
+            partition(vec![wrong], 100),
+            Err(Error::Stats(StatsError::Header { .. }))
+        ));
     }
 }

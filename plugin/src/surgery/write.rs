@@ -36,11 +36,22 @@ pub(super) fn weights(
 ) -> Result<()> {
     let total = shards.iter().map(|shard| shard.bytes).sum();
     let mut done = 0;
-    let mut source = Reader { cut, current: None, scratch: Vec::new() };
+    let mut source = Reader {
+        cut,
+        current: None,
+        scratch: Vec::new(),
+    };
     for shard in shards {
         let path = directory.join(&shard.file);
         let file = File::create(&path).map_err(StatsError::io(&path))?;
-        let mut sink = Sink { file, path: &path, progress, detail: &shard.file, done, total };
+        let mut sink = Sink {
+            file,
+            path: &path,
+            progress,
+            detail: &shard.file,
+            done,
+            total,
+        };
         sink.write(&shard.header, 0)?;
         for output in &shard.outputs {
             source.write(output, &mut sink)?;
@@ -66,10 +77,23 @@ struct Sink<'a> {
 impl Sink<'_> {
     /// Writes `bytes`, of which `counted` are tensor data.
     fn write(&mut self, bytes: &[u8], counted: usize) -> Result<()> {
-        self.file.write_all(bytes).map_err(StatsError::io(self.path))?;
+        self.file
+            .write_all(bytes)
+            .map_err(StatsError::io(self.path))?;
         self.done += counted as u64;
-        let Self { detail, done, total, .. } = *self;
-        Ok(self.progress.step(&Update { stage: "Pruning", detail, unit: "B", done, total })?)
+        let Self {
+            detail,
+            done,
+            total,
+            ..
+        } = *self;
+        Ok(self.progress.step(&Update {
+            stage: "Pruning",
+            detail,
+            unit: "B",
+            done,
+            total,
+        })?)
     }
 
     fn data(&mut self, bytes: &[u8]) -> Result<()> {
@@ -103,14 +127,22 @@ impl<'a> Reader<'a> {
                 }
                 Ok(())
             }
-            &Source::Matrix { layer, expert, projection } => {
+            &Source::Matrix {
+                layer,
+                expert,
+                projection,
+            } => {
                 let bytes = self.experts(layer)?.raw(expert, projection)?;
                 sink.data(&bytes)?;
                 self.release(layer, expert, projection)
             }
-            Source::StackGateUp { layer, experts } => {
-                self.stack(*layer, experts, &[Projection::Gate, Projection::Up], output, sink)
-            }
+            Source::StackGateUp { layer, experts } => self.stack(
+                *layer,
+                experts,
+                &[Projection::Gate, Projection::Up],
+                output,
+                sink,
+            ),
             Source::StackDown { layer, experts } => {
                 self.stack(*layer, experts, &[Projection::Down], output, sink)
             }
@@ -128,16 +160,17 @@ impl<'a> Reader<'a> {
         sink: &mut Sink<'_>,
     ) -> Result<()> {
         let columns = output.shape[1];
+        // Experts are BF16, F16 or F32.
+        let turn = match output.dtype {
+            Dtype::F32 => beside::<4>,
+            _ => beside::<2>,
+        };
         let mut scratch = std::mem::take(&mut self.scratch);
         for &expert in experts {
             for (index, &projection) in projections.iter().enumerate() {
                 let matrix = self.experts(layer)?.raw(expert, projection)?;
                 scratch.resize(matrix.len() * projections.len(), 0);
-                match output.dtype {
-                    Dtype::F32 => beside::<4>(&matrix, columns, index, projections.len(), &mut scratch),
-                    // Experts are BF16, F16 or F32.
-                    _ => beside::<2>(&matrix, columns, index, projections.len(), &mut scratch),
-                }
+                turn(&matrix, columns, index, projections.len(), &mut scratch);
                 self.release(layer, expert, projection)?;
             }
             sink.data(&scratch)?;
@@ -154,7 +187,13 @@ impl<'a> Reader<'a> {
                 let Some(moe) = cut.topology.moe(layer) else {
                     unreachable!("layout reads experts of MoE layers only")
                 };
-                ExpertReader::open(cut.checkpoint, cut.family.names(), layer, moe, cut.topology.hidden)?
+                ExpertReader::open(
+                    cut.checkpoint,
+                    cut.family.names(),
+                    layer,
+                    moe,
+                    cut.topology.hidden,
+                )?
             }
         };
         Ok(&self.current.insert((layer, reader)).1)
@@ -164,13 +203,19 @@ impl<'a> Reader<'a> {
     fn release(&mut self, layer: usize, expert: usize, projection: Projection) -> Result<()> {
         let names = self.cut.family.names();
         if self.experts(layer)?.layout() == checkpoint::Layout::PerExpert {
-            self.cut.checkpoint.tensor(&names.expert(layer, expert, projection))?.release();
+            self.cut
+                .checkpoint
+                .tensor(&names.expert(layer, expert, projection))?
+                .release();
         } else {
             let stacked = match projection {
                 Projection::Gate | Projection::Up => names.stacked_gate_up,
                 Projection::Down => names.stacked_down,
             };
-            let tensor = self.cut.checkpoint.tensor(&names.in_block(layer, stacked))?;
+            let tensor = self
+                .cut
+                .checkpoint
+                .tensor(&names.in_block(layer, stacked))?;
             tensor.rows(expert..expert + 1).release();
         }
         Ok(())
@@ -179,11 +224,23 @@ impl<'a> Reader<'a> {
 
 /// Transposes a matrix of N-byte elements into place `index` of `count` beside
 /// each other.
-fn beside<const N: usize>(matrix: &[u8], columns: usize, index: usize, count: usize, out: &mut [u8]) {
+fn beside<const N: usize>(
+    matrix: &[u8],
+    columns: usize,
+    index: usize,
+    count: usize,
+    out: &mut [u8],
+) {
     let (source, _) = matrix.as_chunks::<N>();
     let (target, _) = out.as_chunks_mut::<N>();
     let rows = source.len() / columns;
-    transpose(source, columns, &mut target[index * rows..], count * rows, columns);
+    transpose(
+        source,
+        columns,
+        &mut target[index * rows..],
+        count * rows,
+        columns,
+    );
 }
 
 /// Writes rows of a tensor in pieces of about [`PIECE`] bytes.

@@ -58,7 +58,7 @@ impl Corpus {
                     documents,
                 }),
                 Some(domain) if domain.weight == source.weight => {
-                    domain.documents.extend(documents)
+                    domain.documents.extend(documents);
                 }
                 Some(domain) => {
                     return Err(Error::Corpus {
@@ -117,9 +117,9 @@ impl Corpus {
             let (mut kept, mut held) = (Vec::new(), Vec::new());
             for (document, place) in documents.into_iter().zip(places) {
                 if is_held_out(place) {
-                    held.push(document)
+                    held.push(document);
                 } else {
-                    kept.push(document)
+                    kept.push(document);
                 }
             }
             for (side, documents) in [(&mut calibration, kept), (&mut evaluation, held)] {

@@ -166,7 +166,7 @@ impl<'a> State<'a> {
         for earlier in 0..=depth {
             let path = folder.file("last", earlier);
             let bytes = fs::read(&path).map_err(Error::io(&path))?;
-            last.push(bytemuck::pod_collect_to_vec(&bytes));
+            last.push(bytemuck::allocation::pod_collect_to_vec(&bytes));
         }
         let stats = Stats::read(&folder.file("stats", depth))?;
         if !self.spill {

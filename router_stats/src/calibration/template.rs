@@ -5,12 +5,14 @@
 //! prompt. Tokenising the result belongs to [`super::Sequences`].
 
 mod json;
+mod ordered;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use minijinja_contrib::pycompat::unknown_method_callback;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::{Error, Result};
 
@@ -29,7 +31,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     source: String,
     path: PathBuf,
-    tokens: Map<String, Value>,
+    tokens: Vec<(&'static str, String)>,
 }
 
 impl ChatTemplate {
@@ -67,7 +69,7 @@ impl ChatTemplate {
     /// # Errors
     /// [`Error::ChatTemplate`], if the Jinja engine refuses the built-in text.
     pub fn plain() -> Result<Self> {
-        Self::new(PathBuf::from("(built in)"), PLAIN.to_owned(), Map::new())
+        Self::new(PathBuf::from("(built in)"), PLAIN.to_owned(), Vec::new())
     }
 
     /// Renders one chat. `messages` is a list of objects with `role` and
@@ -77,18 +79,24 @@ impl ChatTemplate {
     /// [`Error::ChatTemplate`] with the template's own complaint, if it raises
     /// one.
     pub fn render(&self, messages: &Value) -> Result<String> {
-        let mut context = self.tokens.clone();
-        context.insert("messages".to_owned(), messages.clone());
-        context.insert("add_generation_prompt".to_owned(), Value::Bool(false));
-        context.insert("tools".to_owned(), Value::Null);
-        context.insert("documents".to_owned(), Value::Null);
+        let mut context: BTreeMap<&str, minijinja::Value> = BTreeMap::from([
+            ("messages", ordered::value(messages)),
+            ("add_generation_prompt", false.into()),
+            ("tools", ().into()),
+            ("documents", ().into()),
+        ]);
+        context.extend(
+            self.tokens
+                .iter()
+                .map(|(name, token)| (*name, token.as_str().into())),
+        );
         self.environment
             .template_from_str(&self.source)
-            .and_then(|template| template.render(&context))
+            .and_then(|template| template.render(context))
             .map_err(|error| self.error(&error))
     }
 
-    fn new(path: PathBuf, source: String, tokens: Map<String, Value>) -> Result<Self> {
+    fn new(path: PathBuf, source: String, tokens: Vec<(&'static str, String)>) -> Result<Self> {
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -160,13 +168,13 @@ fn configured(config: &Value, path: &Path) -> Result<Option<String>> {
 }
 
 /// Special tokens are strings, or objects whose `content` is the string.
-fn special_tokens(config: &Value) -> Map<String, Value> {
+fn special_tokens(config: &Value) -> Vec<(&'static str, String)> {
     TOKENS
         .iter()
         .filter_map(|&name| {
             let token = config.get(name)?;
             let text = token.as_str().or_else(|| token.get("content")?.as_str())?;
-            Some((name.to_owned(), Value::from(text)))
+            Some((name, text.to_owned()))
         })
         .collect()
 }
@@ -195,7 +203,7 @@ mod tests {
     }
 
     fn inline(source: &str) -> ChatTemplate {
-        ChatTemplate::new("test".into(), source.to_owned(), Map::new()).unwrap()
+        ChatTemplate::new("test".into(), source.to_owned(), Vec::new()).unwrap()
     }
 
     fn chat() -> Value {

@@ -222,28 +222,25 @@ impl<'a> ExpertReader<'a> {
 
     /// Copies the window of an input-major matrix that holds `projection`.
     fn output_major(&self, data: &[u8], window: (usize, usize), projection: Projection) -> Vec<u8> {
-        let (stride, first) = window;
-        let (rows, columns) = self.extent(projection);
-        fn copy<const N: usize>(
-            data: &[u8],
-            (stride, first): (usize, usize),
-            (rows, columns): (usize, usize),
-        ) -> Vec<u8> {
-            let mut target = vec![[0; N]; rows * columns];
-            transpose(
-                &data.as_chunks::<N>().0[first..],
-                stride,
-                &mut target,
-                columns,
-                rows,
-            );
-            target.into_flattened()
-        }
+        let extent = self.extent(projection);
         match self.dtype {
-            Dtype::F32 => copy::<4>(data, (stride, first), (rows, columns)),
-            _ => copy::<2>(data, (stride, first), (rows, columns)),
+            Dtype::F32 => mirror::<4>(data, window, extent),
+            _ => mirror::<2>(data, window, extent),
         }
     }
+}
+
+/// The transpose, of `extent`, of columns `first..` of a matrix of N-byte
+/// elements and `stride` columns.
+fn mirror<const N: usize>(
+    data: &[u8],
+    (stride, first): (usize, usize),
+    (rows, columns): (usize, usize),
+) -> Vec<u8> {
+    let mut target = vec![[0; N]; rows * columns];
+    let source = &data.as_chunks::<N>().0[first..];
+    transpose(source, stride, &mut target, columns, rows);
+    target.into_flattened()
 }
 
 fn open_each<'a>(

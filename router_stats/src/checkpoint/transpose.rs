@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-/// Side of the square tiles: 32 rows of 64 bytes (bf16) stay in the L1 cache.
+/// Side of the square tiles: a row of bf16 fills a cache line.
 const TILE: usize = 32;
 
 /// Elements from which rows of tiles are written in parallel.
@@ -27,12 +27,20 @@ pub fn transpose<const N: usize>(
     let rows = source.len().div_ceil(source_stride);
     let tiles = |first: usize, target: &mut [[u8; N]]| {
         let width = TILE.min(columns - first);
+        // Source rows a power of two apart share cache sets, so each tile is
+        // first gathered into a buffer that does not conflict with itself.
+        let mut tile = [[[0; N]; TILE]; TILE];
         for top in (0..rows).step_by(TILE) {
+            let height = TILE.min(rows - top);
+            for (offset, row) in tile[..height].iter_mut().enumerate() {
+                let start = (top + offset) * source_stride + first;
+                row[..width].copy_from_slice(&source[start..start + width]);
+            }
             for column in 0..width {
                 let start = column * target_stride + top;
-                let line = &mut target[start..start + TILE.min(rows - top)];
-                for (offset, element) in line.iter_mut().enumerate() {
-                    *element = source[(top + offset) * source_stride + first + column];
+                let line = &mut target[start..start + height];
+                for (element, row) in line.iter_mut().zip(&tile) {
+                    *element = row[column];
                 }
             }
         }
@@ -76,7 +84,7 @@ mod tests {
     fn windows_into_wider_matrices_touch_nothing_else() {
         // The right half of [3, 8] into the middle of [4, 5].
         let source = matrix(3, 8);
-        let mut target = vec![[9; 4]; 20];
+        let mut target = [[9; 4]; 20];
         transpose(&source[4..], 8, &mut target[1..], 5, 4);
         for column in 0..4 {
             for row in 0..3 {

@@ -14,7 +14,7 @@ use crate::Result;
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Mixtral;
+pub(super) struct Mixtral;
 
 static NAMES: Names = Names {
     embedding: "model.embed_tokens.weight",

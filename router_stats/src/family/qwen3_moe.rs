@@ -16,7 +16,7 @@ use crate::Result;
 
 /// See the module documentation.
 #[derive(Debug)]
-pub struct Qwen3Moe;
+pub(super) struct Qwen3Moe;
 
 static NAMES: Names = Names {
     embedding: "model.embed_tokens.weight",

@@ -74,7 +74,7 @@ pub(super) fn swiglu(gate_up: &Tensor) -> Result<Tensor> {
 }
 
 /// Rows of `values` [N, w] by index, [n, w].
-pub(super) fn gather(values: &Tensor, rows: &[u32]) -> Result<Tensor> {
+pub(crate) fn gather(values: &Tensor, rows: &[u32]) -> Result<Tensor> {
     let (_, width) = values.dims2()?;
     let on_cpu = with_slices([values], |[values]| {
         let mut out = vec![0f32; rows.len() * width];
@@ -152,15 +152,17 @@ pub(crate) fn norms(values: &Tensor) -> Result<Vec<(f32, f32)>> {
     Ok(l2.into_iter().zip(max).collect())
 }
 
+/// a·b / (‖a‖‖b‖) from a·b, a·a and b·b; 0 if a row is zero.
+#[inline(always)]
+fn cosine(ab: f32, aa: f32, bb: f32) -> f32 {
+    let norm = aa.sqrt() * bb.sqrt();
+    if norm > 0.0 { (ab / norm).clamp(-1.0, 1.0) } else { 0.0 }
+}
+
 /// Cosine of the angle between matching rows of two [n, w] tensors; 0 if a
 /// row is zero.
 pub(crate) fn cosines(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
     let (_, width) = a.dims2()?;
-    let cosine = #[inline(always)]
-    |ab: f32, aa: f32, bb: f32| {
-        let norm = aa.sqrt() * bb.sqrt();
-        if norm > 0.0 { (ab / norm).clamp(-1.0, 1.0) } else { 0.0 }
-    };
     let on_cpu = with_slices([a, b], |[a, b]| {
         a.par_chunks_exact(width)
             .zip(b.par_chunks_exact(width))

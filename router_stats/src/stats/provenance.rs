@@ -192,7 +192,8 @@ mod tests {
 
     #[test]
     fn only_like_may_be_merged_and_the_difference_is_named() {
-        let changes: [(&str, fn(&mut Provenance)); 10] = [
+        type Change = fn(&mut Provenance);
+        let changes: [(&str, Change); 10] = [
             ("model", |p| p.fingerprint.push('0')),
             ("model family", |p| p.family.push('0')),
             ("calibration text", |p| p.corpus.push('0')),

@@ -21,7 +21,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
         .iter()
         .map(|domain| domain.name.as_str())
         .collect();
-    let mut facts = Table::default();
+    let mut facts = Table::facts();
     facts
         .row([
             "plan for",
@@ -72,7 +72,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
                 .filter_map(|&expert| layer.scores.get(expert).copied());
             scores
                 .reduce(pick)
-                .map_or_else(|| "–".to_owned(), |score| format!("{score:.4e}"))
+                .map_or_else(|| "–".to_owned(), format::score)
         };
         layers.row([
             layer.layer.to_string(),
@@ -91,7 +91,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
 
 /// Sizes before and after, with more rows below.
 pub(in crate::cli) fn sizes(before: &Size, after: &Size, more: &[[String; 4]]) -> String {
-    let mut table = Table::new(&["", "before", "after", ""]);
+    let mut table = Table::new(&["", "before", "after", ""]).words(3);
     table
         .row([
             "parameters".to_owned(),

@@ -58,7 +58,7 @@ pub(super) fn show(path: &Path, as_json: bool) -> anyhow::Result<()> {
             "layers": layers,
         }))?);
     }
-    let mut facts = Table::default();
+    let mut facts = Table::facts();
     facts
         .row([
             "statistics of",

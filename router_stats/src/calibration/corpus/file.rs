@@ -108,7 +108,7 @@ fn parse_line(
         serde_json::from_str(text).map_err(|source| fail(format!("not JSON: {source}")))?;
     let document = match (value.get("messages"), value.get("text"), template) {
         (Some(messages), _, Some(template)) => {
-            if !messages.as_array().is_some_and(|list| !list.is_empty()) {
+            if messages.as_array().is_none_or(Vec::is_empty) {
                 return Err(fail(
                     "`messages`: expected a list with at least one message".to_owned(),
                 ));
