@@ -17,6 +17,7 @@ pub mod demo;
 pub mod device;
 pub mod engine;
 mod error;
+mod format;
 pub mod hub;
 pub mod layers;
 pub mod pipeline;

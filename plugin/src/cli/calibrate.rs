@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use router_stats::calibration::{self, CalibrateOptions};
 
 use super::args::{surroundings, CalibrationArgs, ModelArgs};
-use super::{format, Global};
+use super::Global;
 use crate::demo::Demo;
+use crate::format;
 use crate::pipeline::{self, Reporter};
 use crate::Error;
 

@@ -12,8 +12,9 @@ use serde_json::json;
 
 pub(super) use plan::{plan_table, sizes};
 
+use super::output;
 use super::table::Table;
-use super::{format, output};
+use crate::format;
 use crate::pipeline::{Model, ModelSource};
 use crate::plan::{read, Size};
 use crate::surgery::PLAN_FILE;
@@ -49,11 +50,12 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
         })?);
     }
     let plan = read(path)?;
-    Ok(if args.json {
-        output::json(&plan)?
+    if args.json {
+        output::json(&plan)?;
     } else {
-        output::data(&plan_table(&plan))?
-    })
+        output::data(&plan_table(&plan))?;
+    }
+    Ok(())
 }
 
 /// The first bytes of a file.
@@ -111,15 +113,8 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     table
         .row(["checkpoint", &model.name])
         .row(["family", model.family().model_type()])
-        .row(["fingerprint", short(&model.fingerprint)])
-        .row(["parameters", &format::parameters(size.parameters)])
-        .row([
-            "active per token",
-            &format::parameters(size.active_parameters),
-        ])
-        .row(["weights", &format::bytes(size.bytes)])
-        .row(["layers", &size.layers.to_string()])
-        .row(["experts per layer", &experts(&size)]);
+        .row(["fingerprint", short(&model.fingerprint)]);
+    size_rows(&mut table, &size);
     if let (Some((_, moe)), Some((layout, dtype))) = (moe, &stored) {
         table
             .row(["experts per token", &moe.router.top_k.to_string()])
@@ -144,6 +139,26 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         ]);
     }
     Ok(output::data(&table.to_string())?)
+}
+
+/// Adds what a model weighs.
+fn size_rows(table: &mut Table, size: &Size) {
+    table
+        .row(["parameters", &format::parameters(size.parameters)])
+        .row([
+            "active per token",
+            &format::parameters(size.active_parameters),
+        ])
+        .row(["weights", &format::bytes(size.bytes)])
+        .row(["layers", &size.layers.to_string()])
+        .row(["experts per layer", &experts(size)]);
+}
+
+/// What a model weighs.
+pub(super) fn size_table(size: &Size) -> String {
+    let mut table = Table::facts();
+    size_rows(&mut table, size);
+    table.to_string()
 }
 
 /// `8`, or `8–16` if layers differ.

@@ -6,7 +6,6 @@
 mod args;
 mod calibrate;
 mod eval;
-mod format;
 mod inspect;
 mod interrupt;
 mod output;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use router_stats::progress::{Progress, Update};
 
-use super::{format, interrupt, output};
+use super::{interrupt, output};
+use crate::format;
 use crate::pipeline::Reporter;
 
 /// Time between two lines when there is no terminal.
@@ -165,7 +166,10 @@ impl Stage {
             let done = update.done.saturating_sub(self.resumed);
             if elapsed >= SETTLED && done > 0 {
                 let rate = done as f64 / elapsed.as_secs_f64();
-                parts.push(format!("{}/s", format::amount(rate as u64, update.unit)));
+                parts.push(format!(
+                    "{}/s",
+                    format::amount(rate.round() as u64, update.unit)
+                ));
                 let left = update.total.saturating_sub(update.done) as f64 / rate;
                 parts.push(format!(
                     "eta {}",

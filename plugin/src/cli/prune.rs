@@ -6,7 +6,8 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::args::{surroundings, EvaluationArgs, ModelArgs, TextArgs};
-use super::{format, output, Global};
+use super::{output, Global};
+use crate::format;
 use crate::pipeline::{self, EvaluationOptions, Reporter};
 use crate::plan::ValidPlan;
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};

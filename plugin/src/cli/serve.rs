@@ -246,16 +246,13 @@ impl EngineArgs {
 
 /// What is served, and what it lost.
 fn table(outcome: &Outcome) -> String {
-    let before = outcome
-        .plan
-        .as_ref()
-        .map_or(&outcome.before, |plan| &plan.before);
-    let after = outcome
-        .plan
-        .as_ref()
-        .map_or(&outcome.before, |plan| &plan.after);
-    let more = outcome.report.as_ref().map(losses).unwrap_or_default();
-    inspect::sizes(before, after, &more)
+    match &outcome.plan {
+        None => inspect::size_table(&outcome.before),
+        Some(plan) => {
+            let more = outcome.report.as_ref().map(losses).unwrap_or_default();
+            inspect::sizes(&plan.before, &plan.after, &more)
+        }
+    }
 }
 
 /// Perplexity with its interval and its worst domain, and agreement.

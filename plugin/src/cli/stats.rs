@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use router_stats::stats::Stats;
 
-use super::{format, output};
+use super::output;
+use crate::format;
 
 /// Arguments of `stats`.
 #[derive(clap::Args)]

@@ -5,6 +5,7 @@ use router_stats::calibration::{Corpus, PackOptions};
 
 use super::{texts, Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
+use crate::format;
 use crate::plan::ValidPlan;
 use crate::surgery::{DomainLoss, Loss};
 use crate::Result;
@@ -97,7 +98,7 @@ pub fn evaluate(
         "Checked",
         &format!(
             "{} held-out tokens, original against pruned",
-            sequences.tokens.len()
+            format::count(sequences.tokens.len() as u64)
         ),
     );
     Ok(report)

@@ -79,10 +79,10 @@ impl Job {
                 let mut id = name;
                 match options.experts {
                     Some(ExpertBudget::Fraction(fraction)) => {
-                        id += &format!("-{}-{fraction}", options.criterion)
+                        id += &format!("-{}-{fraction}", options.criterion);
                     }
                     Some(ExpertBudget::Keep(kept)) => {
-                        id += &format!("-{}-keep{kept}", options.criterion)
+                        id += &format!("-{}-keep{kept}", options.criterion);
                     }
                     None => {}
                 }

@@ -7,6 +7,7 @@ use router_stats::stats::Stats;
 
 use super::{texts, Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
+use crate::format;
 use crate::Result;
 
 /// How statistics are made.
@@ -117,13 +118,15 @@ pub fn measure(
         reporter,
     )?;
     stats.write(&measured.path)?;
-    let tokens = sequences.tokens.len();
+    let tokens = sequences.tokens.len() as u64;
+    let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
     reporter.report(
         "Calibrated",
         &format!(
-            "{tokens} tokens, {} domains, {:.0} tok/s",
+            "{} tokens, {} domains, {} tok/s",
+            format::count(tokens),
             sequences.names.len(),
-            tokens as f64 / started.elapsed().as_secs_f64().max(1e-9)
+            format::short(rate.round())
         ),
     );
     Ok(measured)

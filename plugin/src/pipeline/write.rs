@@ -6,6 +6,7 @@ use router_stats::checkpoint::{ExpertReader, Layout as Stored};
 
 use super::{Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
+use crate::format;
 use crate::plan::ValidPlan;
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};
 use crate::Result;
@@ -112,14 +113,14 @@ fn cached(
     cache::make_parent(&out)?;
     let started = std::time::Instant::now();
     let summary = make(&out)?;
-    let seconds = started.elapsed().as_secs_f64().max(1e-9);
-    let megabytes = summary.bytes as f64 / 1e6;
+    let rate = summary.bytes as f64 / started.elapsed().as_secs_f64().max(1e-9);
     reporter.report(
         "Wrote",
         &format!(
-            "{megabytes:.1} MB, {} tensors, {:.0} MB/s",
+            "{}, {} tensors, {}/s",
+            format::bytes(summary.bytes),
             summary.tensors,
-            megabytes / seconds
+            format::bytes(rate as u64)
         ),
     );
     Ok(out)

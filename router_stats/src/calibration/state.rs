@@ -23,6 +23,9 @@ use crate::forward::{rows, Batch, Model};
 use crate::stats::Stats;
 use crate::{atomic, Error, Result};
 
+/// File that names the run and its last finished depth.
+const MARK: &str = "run.json";
+
 /// Statistics and hidden states between two blocks. Depth 0 is the embedding,
 /// depth d is after d blocks.
 pub(super) struct State<'a> {
@@ -132,6 +135,10 @@ impl<'a> State<'a> {
     /// Removes the state folder and returns the statistics.
     pub(super) fn finish(self) -> Result<Stats> {
         if let Some(folder) = &self.folder {
+            // The mark goes first, so that a kill in between leaves no folder
+            // that looks like one to continue from.
+            let mark = folder.path.join(MARK);
+            fs::remove_file(&mark).map_err(Error::io(&mark))?;
             fs::remove_dir_all(&folder.path).map_err(Error::io(&folder.path))?;
         }
         Ok(self.stats)
@@ -220,12 +227,12 @@ impl Folder {
 
     /// The last finished depth of the run with this key.
     fn depth(&self) -> Option<usize> {
-        let mark: Mark = serde_json::from_slice(&fs::read(self.path.join("run.json")).ok()?).ok()?;
+        let mark: Mark = serde_json::from_slice(&fs::read(self.path.join(MARK)).ok()?).ok()?;
         (mark.key == self.key).then_some(mark.depth)
     }
 
     fn mark(&self, depth: usize) -> Result<()> {
-        let path = self.path.join("run.json");
+        let path = self.path.join(MARK);
         let mark = Mark { key: self.key.clone(), depth };
         let json = serde_json::to_vec(&mark).map_err(|source| Error::Json { path: path.clone(), source })?;
         atomic::write(&path, |file| file.write_all(&json))

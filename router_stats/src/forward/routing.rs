@@ -63,7 +63,10 @@ pub fn route(rule: &RouterRule, experts: usize, mut logits: Vec<f32>, keep: Opti
             }
             largest(logits, chosen);
             match rule.scoring {
-                Scoring::Softmax => softmax(logits),
+                Scoring::Softmax => simd::dispatch(
+                    #[inline(always)]
+                    || softmax(logits),
+                ),
             }
             for (gate, &expert) in gates.iter_mut().zip(chosen.iter()) {
                 *gate = logits[expert as usize];
@@ -91,14 +94,15 @@ fn largest(values: &[f32], chosen: &mut [u32]) {
     }
 }
 
-/// softmax in place, f32, the maximum subtracted first.
+/// softmax in place, f32, the maximum subtracted first; 0 for −∞.
+#[inline(always)]
 fn softmax(logits: &mut [f32]) {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0f32;
+    let max = simd::max(logits);
     for logit in logits.iter_mut() {
-        *logit = if *logit == f32::NEG_INFINITY { 0.0 } else { simd::exp(*logit - max) };
-        sum += *logit;
+        let weight = simd::exp(*logit - max);
+        *logit = if *logit == f32::NEG_INFINITY { 0.0 } else { weight };
     }
+    let sum: f32 = logits.iter().sum();
     logits.iter_mut().for_each(|p| *p /= sum);
 }
 

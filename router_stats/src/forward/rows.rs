@@ -4,7 +4,7 @@
 //! devices the same result is composed from tensor operations. Tests hold the
 //! two equal.
 
-use candle_core::{CpuStorage, DType, InplaceOp2, Layout, Storage, Tensor, D};
+use candle_core::{CpuStorage, InplaceOp2, Layout, Storage, Tensor, D};
 use rayon::prelude::*;
 
 use super::simd;
@@ -226,7 +226,7 @@ pub(crate) fn sum_by_group(values: &Tensor, groups: &[u16], sums: &mut [f64]) ->
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::*;
 

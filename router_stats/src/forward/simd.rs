@@ -64,6 +64,21 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     reduce(a, b, |sum, a, b| a.mul_add(b, sum))
 }
 
+/// Largest value of a row, −∞ if it is empty. NaNs are passed over.
+#[inline(always)]
+pub(super) fn max(row: &[f32]) -> f32 {
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = row.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for lane in 0..LANES {
+            lanes[lane] = larger(lanes[lane], chunk[lane]);
+        }
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
+}
+
 /// Largest absolute value of a row.
 #[inline(always)]
 pub(super) fn max_abs(row: &[f32]) -> f32 {
@@ -72,7 +87,8 @@ pub(super) fn max_abs(row: &[f32]) -> f32 {
     let rest = chunks.remainder();
     for chunk in chunks {
         for lane in 0..LANES {
-            lanes[lane] = lanes[lane].max(chunk[lane].abs());
+            let magnitude = chunk[lane].abs();
+            lanes[lane] = if magnitude > lanes[lane] { magnitude } else { lanes[lane] };
         }
     }
     lanes.into_iter().chain(rest.iter().map(|x| x.abs())).fold(0.0, f32::max)
@@ -110,6 +126,7 @@ mod tests {
             let exact: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
             assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5);
             assert_eq!(max_abs(&a), a.iter().fold(0f32, |m, x| m.max(x.abs())));
+            assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }
     }
 }

@@ -49,7 +49,7 @@ pub struct DomainProvenance {
     pub tokens: u64,
     /// Sequences.
     pub sequences: u64,
-    /// Documents.
+    /// Documents in the calibration text, of which a shard sees a part.
     pub documents: u64,
 }
 
@@ -102,15 +102,15 @@ impl Provenance {
         same("model", &self.fingerprint, &other.fingerprint)?;
         same("model family", &self.family, &other.family)?;
         same("calibration text", &self.corpus, &other.corpus)?;
-        let domains = |provenance: &Self| -> Vec<(String, f64)> {
+        let domains = |provenance: &Self| -> Vec<(String, f64, u64)> {
             provenance
                 .domains
                 .iter()
-                .map(|d| (d.name.clone(), d.weight))
+                .map(|d| (d.name.clone(), d.weight, d.documents))
                 .collect()
         };
         same(
-            "domains and their weights",
+            "domains, their weights and documents",
             &domains(&self),
             &domains(&other),
         )?;
@@ -123,7 +123,6 @@ impl Provenance {
         for (mine, theirs) in self.domains.iter_mut().zip(&other.domains) {
             mine.tokens += theirs.tokens;
             mine.sequences += theirs.sequences;
-            mine.documents += theirs.documents;
         }
         // Copies of one model may be called differently; the choice must not
         // depend on the order of merging.
@@ -197,8 +196,8 @@ mod tests {
             ("model", |p| p.fingerprint.push('0')),
             ("model family", |p| p.family.push('0')),
             ("calibration text", |p| p.corpus.push('0')),
-            ("domains and their weights", |p| p.domains[0].name.push('0')),
-            ("domains and their weights", |p| p.domains[0].weight += 1.0),
+            ("domains, their weights and documents", |p| p.domains[0].name.push('0')),
+            ("domains, their weights and documents", |p| p.domains[0].weight += 1.0),
             ("sequence length", |p| p.seq_len += 1),
             ("seed", |p| p.seed += 1),
             ("experts per layer", |p| p.experts[0] += 1),
@@ -239,7 +238,7 @@ mod tests {
         let (one, both) = (&left.domains[1], &merged.domains[1]);
         assert_eq!(
             (both.tokens, both.sequences, both.documents),
-            (2 * one.tokens, 2 * one.sequences, 2 * one.documents)
+            (2 * one.tokens, 2 * one.sequences, one.documents)
         );
     }
 }

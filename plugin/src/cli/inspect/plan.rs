@@ -1,8 +1,8 @@
 //! A plan as a table.
 
 use super::{experts, short};
-use crate::cli::format;
 use crate::cli::table::Table;
+use crate::format;
 use crate::plan::{Plan, Size};
 
 /// A plan as a person reads it.

@@ -7,8 +7,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::short;
+use crate::cli::output;
 use crate::cli::table::Table;
-use crate::cli::{format, output};
+use crate::format;
 
 /// What the routers of one layer did.
 #[derive(Serialize)]

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 /// `65,536`.
-pub(super) fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -16,17 +16,17 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// `9.1k`, three significant digits at most, no unit.
-pub(super) fn short(x: f64) -> String {
+pub(crate) fn short(x: f64) -> String {
     scaled(x, "")
 }
 
 /// `61.1 GB`, decimal units.
-pub(super) fn bytes(n: u64) -> String {
+pub(crate) fn bytes(n: u64) -> String {
     unit(n, "B")
 }
 
 /// `30.5 B` parameters, in the field's spelling: K, M, B, T.
-pub(super) fn parameters(n: u64) -> String {
+pub(crate) fn parameters(n: u64) -> String {
     let (value, suffix) = scale(n as f64);
     let suffix = match suffix {
         "k" => "K",
@@ -37,7 +37,7 @@ pub(super) fn parameters(n: u64) -> String {
 }
 
 /// Five digits, with an exponent only where they would not do.
-pub(super) fn score(x: f64) -> String {
+pub(crate) fn score(x: f64) -> String {
     match x.abs() {
         0.0 => "0".to_owned(),
         1e-3..1e6 => {
@@ -49,7 +49,7 @@ pub(super) fn score(x: f64) -> String {
 }
 
 /// `1m52s`.
-pub(super) fn duration(time: Duration) -> String {
+pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 if time < Duration::from_secs(10) => format!("{:.1}s", time.as_secs_f64()),
@@ -60,7 +60,7 @@ pub(super) fn duration(time: Duration) -> String {
 }
 
 /// `9.1k tok`, or `1.2 GB` for bytes.
-pub(super) fn amount(n: u64, of: &str) -> String {
+pub(crate) fn amount(n: u64, of: &str) -> String {
     if of == "B" {
         bytes(n)
     } else {

@@ -1,0 +1,11 @@
+//! The shipped binary, run as a user runs it.
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed, helpers included"
+)]
+
+mod crash;
+mod failure;
+mod program;
+mod serve;
+mod steps;

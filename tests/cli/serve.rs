@@ -1,0 +1,222 @@
+//! `serve`: prunes once, then answers like an OpenAI server.
+
+use reqwest::blocking::{Client, Response};
+use reqwest::StatusCode;
+use serde_json::{json, Value};
+
+use crate::program::{repository, Running, Workshop};
+
+/// A server that listens.
+struct Server {
+    running: Running,
+    url: String,
+    client: Client,
+    key: Option<&'static str>,
+}
+
+impl Server {
+    fn start(workshop: &Workshop, args: &[&str], key: Option<&'static str>) -> Self {
+        let mut args = [&["serve", "--port", "0"], args].concat();
+        args.extend(key.iter().flat_map(|key| ["--api-key", key]));
+        let mut running = workshop.start(&args);
+        let line = running.wait_for("Serving");
+        let (_, url) = line.trim().rsplit_once(' ').unwrap();
+        let client = Client::builder().no_proxy().timeout(None);
+        Self {
+            running,
+            url: url.to_owned(),
+            client: client.build().unwrap(),
+            key,
+        }
+    }
+
+    fn send(&self, path: &str, body: Option<&Value>, key: Option<&str>) -> Response {
+        let url = format!("{}{path}", self.url);
+        let mut request = match body {
+            Some(body) => self.client.post(url).json(body),
+            None => self.client.get(url),
+        };
+        if let Some(key) = key {
+            request = request.bearer_auth(key);
+        }
+        request.send().unwrap()
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let response = self.send(path, None, self.key);
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response.json().unwrap()
+    }
+
+    fn post(&self, path: &str, body: &Value) -> Response {
+        let response = self.send(path, Some(body), self.key);
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        response
+    }
+
+    /// Ctrl-C, after which it must end well.
+    fn stop(self) -> String {
+        self.running.interrupt();
+        let (code, said) = self.running.finish();
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.contains("Stopped"), "{said}");
+        said
+    }
+}
+
+fn chat(model: &str, stream: bool) -> Value {
+    json!({
+        "model": model,
+        "messages": [{"role": "user", "content": "Tell me a story."}],
+        "max_tokens": 8,
+        "temperature": 0.0,
+        "stream": stream,
+    })
+}
+
+/// The data of server-sent events.
+fn events(response: Response) -> Vec<String> {
+    let kind = response.headers()["content-type"]
+        .to_str()
+        .unwrap()
+        .to_owned();
+    assert!(kind.starts_with("text/event-stream"), "{kind}");
+    let text = response.text().unwrap();
+    text.lines()
+        .filter_map(|line| line.strip_prefix("data:"))
+        .map(|data| data.trim().to_owned())
+        .collect()
+}
+
+/// Every route, of a model with this id and as many experts per layer.
+fn check_routes(server: &Server, id: &str, experts: u64) {
+    let health = server.send("/health", None, None);
+    assert_eq!(health.status(), StatusCode::OK);
+
+    let models = server.get("/v1/models");
+    let ids: Vec<_> = models["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| &m["id"])
+        .collect();
+    assert!(ids.contains(&&json!(id)), "{models}");
+
+    let pruning = server.get("/v1/pruning");
+    assert_eq!(pruning["model"], id);
+    assert_eq!(pruning["pruned"], true);
+    assert_eq!(pruning["plan"]["after"]["experts_per_layer"][0], experts);
+
+    let answer: Value = server
+        .post("/v1/chat/completions", &chat(id, false))
+        .json()
+        .unwrap();
+    assert_eq!(answer["object"], "chat.completion");
+    assert_eq!(answer["model"], id);
+    assert!(
+        answer["usage"]["completion_tokens"].as_u64() > Some(0),
+        "{answer}"
+    );
+    let whole = answer["choices"][0]["message"]["content"].as_str().unwrap();
+
+    let mut events = events(server.post("/v1/chat/completions", &chat(id, true)));
+    assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+    let streamed: String = events
+        .iter()
+        .map(|event| serde_json::from_str::<Value>(event).unwrap())
+        .filter_map(|event| Some(event["choices"][0]["delta"]["content"].as_str()?.to_owned()))
+        .collect();
+    assert_eq!(streamed, whole);
+
+    let prompt = json!({"model": id, "prompt": "Once upon a time", "max_tokens": 4});
+    let answer: Value = server.post("/v1/completions", &prompt).json().unwrap();
+    assert!(answer["choices"][0]["text"].is_string(), "{answer}");
+}
+
+#[test]
+fn the_demo_model_is_pruned_once_and_served() {
+    let workshop = Workshop::new();
+    let mut args = vec!["--prune-experts", "0.5"];
+    args.extend([
+        "--calibration-tokens",
+        "4096",
+        "--eval-tokens",
+        "4096",
+        "--seq-len",
+        "256",
+    ]);
+
+    let server = Server::start(&workshop, &args, None);
+    check_routes(&server, "demo-reap-0.5", 8);
+    let pruning = server.get("/v1/pruning");
+    let loss = &pruning["evaluation"]["variants"][0]["all"]["perplexity_change"];
+    assert!(loss["value"].is_f64(), "{pruning}");
+    let said = server.stop();
+    for step in ["Calibrated", "Planned", "Checked", "Wrote", "perplexity"] {
+        assert!(said.contains(step), "no {step} in\n{said}");
+    }
+    assert!(!said.contains("Cached"), "{said}");
+
+    // The second start finds everything, and this one asks for a key.
+    let server = Server::start(&workshop, &args, Some("secret"));
+    assert_eq!(server.send("/health", None, None).status(), StatusCode::OK);
+    for key in [None, Some("wrong")] {
+        for path in ["/v1/models", "/v1/pruning"] {
+            let refused = server.send(path, None, key);
+            assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path} {key:?}");
+        }
+        let refused = server.send("/v1/chat/completions", Some(&chat("default", false)), key);
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+        let error: Value = refused.json().unwrap();
+        assert_eq!(error["error"]["code"], "invalid_api_key");
+    }
+    assert_eq!(server.get("/v1/pruning"), pruning);
+    let said = server.stop();
+    for kind in ["statistics", "plan", "evaluation", "checkpoint"] {
+        assert!(
+            said.contains(&format!("Cached      {kind}")),
+            "no {kind} in\n{said}"
+        );
+    }
+    assert!(
+        !said.contains("Calibrated") && !said.contains("Wrote"),
+        "{said}"
+    );
+}
+
+#[test]
+fn mixtral_is_served_from_a_plan() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/mixtral");
+    let plan = workshop.plan("mixtral").display().to_string();
+    let server = Server::start(
+        &workshop,
+        &["-m", &model, "--plan", &plan, "--no-eval"],
+        None,
+    );
+    check_routes(&server, "mixtral-mixtral", 3);
+    server.stop();
+}
+
+#[test]
+fn a_checkpoint_that_prune_wrote_is_served_as_it_is() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let plan = workshop.plan("qwen3_moe").display().to_string();
+    let out = workshop.arg("half");
+    let args = [
+        "prune",
+        "-m",
+        &model,
+        "--plan",
+        &plan,
+        "-o",
+        &out,
+        "--no-eval",
+    ];
+    // In the layout of Hugging Face, which the engine cannot read.
+    workshop.succeed(&args);
+    let server = Server::start(&workshop, &["-m", &out], None);
+    check_routes(&server, "half", 4);
+    server.stop();
+}

@@ -1,0 +1,110 @@
+//! What several laws do to a model: measure it, decide, cut.
+
+use std::path::{Path, PathBuf};
+
+use mistralrs_prune::plan::{self, ExpertBudget, PlanOptions, ValidPlan};
+use mistralrs_prune::surgery::{self, Layout, Summary, SurgeryOptions};
+use prune_tests::open;
+use router_stats::calibration::{calibrate, CalibrateOptions, Sequences};
+use router_stats::forward::Model;
+use router_stats::progress::Silent;
+use router_stats::stats::Stats;
+
+/// Both ways to store experts.
+pub(crate) const LAYOUTS: [Layout; 2] = [Layout::Hf, Layout::Engine];
+
+/// Half of the experts.
+pub(crate) fn half() -> PlanOptions {
+    PlanOptions {
+        experts: Some(ExpertBudget::Fraction(0.5)),
+        ..PlanOptions::default()
+    }
+}
+
+/// The statistics of a model.
+pub(crate) fn measure(model: &Model, sequences: &Sequences) -> Stats {
+    calibrate(model, sequences, &CalibrateOptions::default(), &Silent).unwrap()
+}
+
+/// What `options` make of the statistics of `sequences`.
+pub(crate) fn decide(model: &Model, sequences: &Sequences, options: &PlanOptions) -> ValidPlan {
+    plan::plan(
+        &measure(model, sequences),
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        options,
+    )
+    .unwrap()
+}
+
+/// The same plan with some layers dropped.
+pub(crate) fn without_layers(model: &Model, plan: &ValidPlan, layers: &[usize]) -> ValidPlan {
+    let mut plan = plan.plan().clone();
+    for &layer in layers {
+        plan.layers[layer].dropped = true;
+    }
+    ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology()).unwrap()
+}
+
+/// A written checkpoint, removed when dropped.
+pub(crate) struct Cut {
+    /// Opened again.
+    pub(crate) model: Model,
+    /// What surgery said of it.
+    pub(crate) summary: Summary,
+    parent: tempfile::TempDir,
+}
+
+impl Cut {
+    /// Carries out `plan`.
+    pub(crate) fn new(model: &Model, plan: &ValidPlan, layout: Layout) -> Self {
+        let options = SurgeryOptions {
+            layout,
+            // Small enough that even the golden checkpoints take several files.
+            max_shard_bytes: 100_000,
+            ..SurgeryOptions::default()
+        };
+        Self::write(|out| {
+            surgery::prune(
+                model.checkpoint(),
+                model.family(),
+                model.topology(),
+                plan,
+                out,
+                &options,
+                &Silent,
+            )
+        })
+    }
+
+    /// Stores all of `model` in another layout.
+    pub(crate) fn convert(model: &Model, layout: Layout) -> Self {
+        Self::write(|out| {
+            surgery::convert(
+                model.checkpoint(),
+                model.family(),
+                model.topology(),
+                layout,
+                out,
+                &Silent,
+            )
+        })
+    }
+
+    fn write(write: impl FnOnce(&Path) -> mistralrs_prune::Result<Summary>) -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let out = parent.path().join("cut");
+        let summary = write(&out).unwrap();
+        Self {
+            model: open(&out),
+            summary,
+            parent,
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn directory(&self) -> PathBuf {
+        self.parent.path().join("cut")
+    }
+}

@@ -1,0 +1,93 @@
+//! Law 3: dropping an expert that no token was routed to changes nothing.
+
+use mistralrs_prune::plan::{self, ExpertBudget, PlanOptions};
+use prune_tests::{at_most, logits, ragged, worst, Golden};
+use router_stats::observer::{expert, routing};
+use router_stats::stats::Stats;
+
+use crate::cut::{measure, Cut, LAYOUTS};
+
+/// Experts of every layer that no token was routed to.
+fn unrouted(stats: &Stats) -> Vec<Vec<usize>> {
+    let weights = stats.weights();
+    (0..stats.provenance.experts.len())
+        .map(|layer| {
+            let counts = stats.layer(layer, &weights).unwrap().count;
+            (0..counts.len())
+                .filter(|&expert| counts[expert] == 0.0)
+                .collect()
+        })
+        .collect()
+}
+
+#[test]
+fn experts_without_tokens_can_go() {
+    for golden in Golden::all() {
+        let model = &golden.model;
+        // Two tokens reach four experts of a layer at most.
+        let sequences = ragged(&[2], 259, 1);
+        let stats = measure(model, &sequences);
+        let unrouted = unrouted(&stats);
+        let experts = model.topology().experts();
+        let removed = (0..golden.layers())
+            .filter(|&layer| experts[layer] > 0)
+            .map(|layer| unrouted[layer].len())
+            .min()
+            .unwrap();
+        assert!(removed >= 2, "{unrouted:?}");
+        // By frequency, which puts them last.
+        let options = PlanOptions {
+            criterion: "frequency".to_owned(),
+            experts: Some(ExpertBudget::Keep(model.topology().max_experts() - removed)),
+            ..PlanOptions::default()
+        };
+        let (checkpoint, family) = (model.checkpoint(), model.family());
+        let plan = plan::plan(&stats, checkpoint, family, model.topology(), &options).unwrap();
+        for (layer, planned) in plan.plan().layers.iter().enumerate() {
+            assert!(planned
+                .removed
+                .iter()
+                .all(|expert| unrouted[layer].contains(expert)));
+        }
+
+        let whole = logits(model, &sequences, None);
+        let masked = logits(model, &sequences, Some(plan.keep()));
+        let what = format!("{} without {removed} unrouted experts", golden.family);
+        at_most(1e-6, worst(&masked, &whole), &format!("{what}, masked"));
+        for layout in LAYOUTS {
+            let cut = Cut::new(model, &plan, layout);
+            let sliced = logits(&cut.model, &sequences, None);
+            at_most(1e-6, worst(&sliced, &whole), &format!("{what}, {layout}"));
+        }
+    }
+}
+
+#[test]
+fn nothing_is_counted_where_nothing_was_routed() {
+    for golden in Golden::all() {
+        let stats = measure(&golden.model, &ragged(&[2], 259, 1));
+        let of_routed = [
+            routing::COUNT,
+            routing::GATE,
+            routing::GATE_SQ,
+            routing::PAIRS,
+            expert::NORM,
+            expert::NORM_SQ,
+            expert::GATED_NORM,
+            expert::GATED_NORM_SQ,
+            expert::MAX,
+            expert::OUTPUT,
+        ];
+        for (layer, experts) in unrouted(&stats).into_iter().enumerate() {
+            for expert in experts {
+                for name in of_routed {
+                    let row = stats.table(name).unwrap().row(&[0, layer, expert]);
+                    assert!(row.iter().all(|&value| value == 0.0), "{name}");
+                }
+                // The router gave it some probability all the same.
+                let soft = stats.table(routing::SOFT_GATE).unwrap();
+                assert!(soft.row(&[0, layer, expert])[0] > 0.0);
+            }
+        }
+    }
+}
