@@ -36,8 +36,8 @@ fn damaged(damage: impl FnOnce(&std::path::Path)) -> Finished {
 #[test]
 fn a_truncated_shard() {
     let finished = damaged(|model| {
-        let file = fs::OpenOptions::new().write(true);
-        let file = file.open(model.join("model.safetensors")).unwrap();
+        let path = model.join("model.safetensors");
+        let file = fs::OpenOptions::new().write(true).open(path).unwrap();
         file.set_len(file.metadata().unwrap().len() - 100).unwrap();
     });
     finished.expect_failure(

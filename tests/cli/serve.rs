@@ -117,6 +117,22 @@ fn check_routes(server: &Server, id: &str, experts: u64) {
         answer["usage"]["completion_tokens"].as_u64() > Some(0),
         "{answer}"
     );
+    assert!(answer["choices"][0]["message"].is_object(), "{answer}");
+
+    let prompt = json!({"model": id, "prompt": "Once upon a time", "max_tokens": 4});
+    let answer: Value = server.post("/v1/completions", &prompt).json().unwrap();
+    assert!(answer["choices"][0]["text"].is_string(), "{answer}");
+}
+
+/// A stream says what a whole answer says, and ends as it must.
+///
+/// Only of models that speak: where the last token is a part of a character,
+/// mistral.rs 0.8.1 ends a stream without a word.
+fn check_stream(server: &Server, id: &str) {
+    let answer: Value = server
+        .post("/v1/chat/completions", &chat(id, false))
+        .json()
+        .unwrap();
     let whole = answer["choices"][0]["message"]["content"].as_str().unwrap();
 
     let mut events = events(server.post("/v1/chat/completions", &chat(id, true)));
@@ -127,10 +143,7 @@ fn check_routes(server: &Server, id: &str, experts: u64) {
         .filter_map(|event| Some(event["choices"][0]["delta"]["content"].as_str()?.to_owned()))
         .collect();
     assert_eq!(streamed, whole);
-
-    let prompt = json!({"model": id, "prompt": "Once upon a time", "max_tokens": 4});
-    let answer: Value = server.post("/v1/completions", &prompt).json().unwrap();
-    assert!(answer["choices"][0]["text"].is_string(), "{answer}");
+    assert!(!whole.is_empty());
 }
 
 #[test]
@@ -146,8 +159,15 @@ fn the_demo_model_is_pruned_once_and_served() {
         "256",
     ]);
 
+    // Killed as soon as it has begun, it begins again or goes on.
+    let serve = [&["serve", "--port", "0"], &args[..]].concat();
+    let mut killed = workshop.start(&serve);
+    killed.wait_for("Calibrating");
+    killed.kill();
+
     let server = Server::start(&workshop, &args, None);
     check_routes(&server, "demo-reap-0.5", 8);
+    check_stream(&server, "demo-reap-0.5");
     let pruning = server.get("/v1/pruning");
     let loss = &pruning["evaluation"]["variants"][0]["all"]["perplexity_change"];
     assert!(loss["value"].is_f64(), "{pruning}");
@@ -155,7 +175,6 @@ fn the_demo_model_is_pruned_once_and_served() {
     for step in ["Calibrated", "Planned", "Checked", "Wrote", "perplexity"] {
         assert!(said.contains(step), "no {step} in\n{said}");
     }
-    assert!(!said.contains("Cached"), "{said}");
 
     // The second start finds everything, and this one asks for a key.
     let server = Server::start(&workshop, &args, Some("secret"));

@@ -50,14 +50,15 @@ fn experts_without_tokens_can_go() {
                 .all(|expert| unrouted[layer].contains(expert)));
         }
 
+        // The softmax has fewer terms, so its last bit may differ.
         let whole = logits(model, &sequences, None);
         let masked = logits(model, &sequences, Some(plan.keep()));
         let what = format!("{} without {removed} unrouted experts", golden.family);
-        at_most(1e-6, worst(&masked, &whole), &format!("{what}, masked"));
+        at_most(1e-5, worst(&masked, &whole), &format!("{what}, masked"));
         for layout in LAYOUTS {
             let cut = Cut::new(model, &plan, layout);
             let sliced = logits(&cut.model, &sequences, None);
-            at_most(1e-6, worst(&sliced, &whole), &format!("{what}, {layout}"));
+            at_most(1e-5, worst(&sliced, &whole), &format!("{what}, {layout}"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The command line: one verb per file, `Args` and `execute`.
 //!
-//! Owns flags, what is printed and exit codes; [`output`] alone prints. The
+//! Owns flags, what is printed and exit codes; `output` alone prints. The
 //! work is done by [`crate::pipeline`] and the libraries.
 
 mod args;

@@ -28,7 +28,12 @@ pub struct CalibrateOptions {
 
 impl Default for CalibrateOptions {
     fn default() -> Self {
-        Self { batch_tokens: 8192, state: None, spill: false, shard: [0, 1] }
+        Self {
+            batch_tokens: 8192,
+            state: None,
+            spill: false,
+            shard: [0, 1],
+        }
     }
 }
 
@@ -88,7 +93,9 @@ fn run_block(
         let input = state.take(index)?;
         let tables = &mut state.stats.tables;
         let output = block.forward(&input, batch, None, &mut |event| {
-            OBSERVERS.iter().try_for_each(|observer| observer.observe(event, batch, tables))
+            OBSERVERS
+                .iter()
+                .try_for_each(|observer| observer.observe(event, batch, tables))
         })?;
         last.extend(last_tokens(&output, batch)?);
         domains.extend(batch.sequences().map(|rows| batch.domains[rows.start]));
@@ -99,12 +106,22 @@ fn run_block(
     block.check_experts(unrouted(&state.stats, layer)?.into_iter())?;
     state.last.push(last);
     let hidden = model.topology().hidden;
-    span::observe(&state.last, layer + 1, hidden, &domains, &mut state.stats.tables);
+    span::observe(
+        &state.last,
+        layer + 1,
+        hidden,
+        &domains,
+        &mut state.stats.tables,
+    );
     state.save()
 }
 
 /// The batches of this shard.
-fn shard_batches(model: &Model, sequences: &Sequences, options: &CalibrateOptions) -> Result<Batches> {
+fn shard_batches(
+    model: &Model,
+    sequences: &Sequences,
+    options: &CalibrateOptions,
+) -> Result<Batches> {
     let [index, count] = options.shard;
     let ranges = sequences.batches(options.batch_tokens);
     if index >= count || count > ranges.len() {
@@ -133,9 +150,17 @@ fn unrouted(stats: &Stats, layer: usize) -> Result<Vec<usize>> {
 
 /// Identifies a run: the same key means the same hidden states at every depth.
 fn run_key(provenance: &Provenance, options: &CalibrateOptions) -> String {
-    let Provenance { created_by, fingerprint, corpus, .. } = provenance;
+    let Provenance {
+        created_by,
+        fingerprint,
+        corpus,
+        ..
+    } = provenance;
     let [index, count] = options.shard;
-    format!("{created_by} {fingerprint} {corpus} {} {index}/{count}", options.batch_tokens)
+    format!(
+        "{created_by} {fingerprint} {corpus} {} {index}/{count}",
+        options.batch_tokens
+    )
 }
 
 /// Statistics of nothing yet, with the provenance of this run.

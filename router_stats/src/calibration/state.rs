@@ -93,7 +93,11 @@ impl<'a> State<'a> {
             (Some(hidden), _) => Ok(hidden),
             (None, Some(folder)) => {
                 let first = self.rows[..batch].iter().sum();
-                self.read(&folder.file("hidden", self.depth()), first, self.rows[batch])
+                self.read(
+                    &folder.file("hidden", self.depth()),
+                    first,
+                    self.rows[batch],
+                )
             }
             (None, None) => unreachable!("a batch is taken once per block and put back"),
         }
@@ -106,10 +110,13 @@ impl<'a> State<'a> {
             let path = folder.file("hidden", self.last.len());
             let next = match &mut self.next {
                 Some(next) => next,
-                None => self.next.insert(BufWriter::new(File::create(&path).map_err(Error::io(&path))?)),
+                None => self.next.insert(BufWriter::new(
+                    File::create(&path).map_err(Error::io(&path))?,
+                )),
             };
             let values: Vec<f32> = hidden.flatten_all()?.to_vec1()?;
-            next.write_all(bytemuck::cast_slice(&values)).map_err(Error::io(&path))?;
+            next.write_all(bytemuck::cast_slice(&values))
+                .map_err(Error::io(&path))?;
         }
         if !self.spill {
             self.hidden[batch] = Some(hidden);
@@ -119,10 +126,13 @@ impl<'a> State<'a> {
 
     /// Stores the last finished depth, so that a rerun continues after it.
     pub(super) fn save(&mut self) -> Result<()> {
-        let Some(folder) = &self.folder else { return Ok(()) };
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
         let depth = self.depth();
         if let Some(mut next) = self.next.take() {
-            next.flush().map_err(Error::io(folder.file("hidden", depth)))?;
+            next.flush()
+                .map_err(Error::io(folder.file("hidden", depth)))?;
         }
         self.stats.write(&folder.file("stats", depth))?;
         let last = folder.file("last", depth);
@@ -161,8 +171,12 @@ impl<'a> State<'a> {
 
     /// Loads the state folder; false if there is nothing to continue from.
     fn resume(&mut self) -> Result<bool> {
-        let Some(folder) = &self.folder else { return Ok(false) };
-        let Some(depth) = folder.depth() else { return Ok(false) };
+        let Some(folder) = &self.folder else {
+            return Ok(false);
+        };
+        let Some(depth) = folder.depth() else {
+            return Ok(false);
+        };
         let hidden = folder.file("hidden", depth);
         let width = self.model.topology().hidden;
         let expected = (self.rows.iter().sum::<usize>() * width * size_of::<f32>()) as u64;
@@ -197,7 +211,11 @@ impl<'a> State<'a> {
             file.read_exact(bytemuck::cast_slice_mut(&mut values))
         };
         read().map_err(Error::io(path))?;
-        Ok(Tensor::from_vec(values, (rows, width), self.model.device())?)
+        Ok(Tensor::from_vec(
+            values,
+            (rows, width),
+            self.model.device(),
+        )?)
     }
 }
 
@@ -233,8 +251,14 @@ impl Folder {
 
     fn mark(&self, depth: usize) -> Result<()> {
         let path = self.path.join(MARK);
-        let mark = Mark { key: self.key.clone(), depth };
-        let json = serde_json::to_vec(&mark).map_err(|source| Error::Json { path: path.clone(), source })?;
+        let mark = Mark {
+            key: self.key.clone(),
+            depth,
+        };
+        let json = serde_json::to_vec(&mark).map_err(|source| Error::Json {
+            path: path.clone(),
+            source,
+        })?;
         atomic::write(&path, |file| file.write_all(&json))
     }
 

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::batch::Batch;
 use super::causal::{attend, Heads};
+use super::rotary::rotate;
 use super::weights::{self, Linear};
 use crate::checkpoint::Checkpoint;
 use crate::family::{Names, Topology};
@@ -62,20 +63,12 @@ impl Attention {
 
     /// [N, H] → [N, H]
     pub(super) fn forward(&self, x: &Tensor, batch: &Batch) -> Result<Tensor> {
-        let q = self.rotate(&self.q.forward(x)?, 0, self.heads.queries, batch)?;
-        let k = self.rotate(&self.k.forward(x)?, 1, self.heads.keys, batch)?;
+        let norm = |index: usize| self.qk_norm.as_ref().map(|norms| &norms[index]);
+        let dim = self.heads.dim;
+        let q = rotate(&self.q.forward(x)?, norm(0), self.eps, dim, batch)?;
+        let k = rotate(&self.k.forward(x)?, norm(1), self.eps, dim, batch)?;
         let v = self.v.forward(x)?;
-        self.o.forward(&attend(&q, &k, &v, &batch.starts, self.heads)?)
-    }
-
-    /// Normalises each head if the family does, then applies the rotary angles.
-    fn rotate(&self, x: &Tensor, norm: usize, heads: usize, batch: &Batch) -> Result<Tensor> {
-        let (rows, width) = x.dims2()?;
-        let mut x = x.reshape((1, rows, heads, self.heads.dim))?;
-        if let Some(norms) = &self.qk_norm {
-            x = candle_nn::ops::rms_norm(&x, &norms[norm], self.eps)?;
-        }
-        let x = candle_nn::rotary_emb::rope_thd(&x, &batch.cos, &batch.sin)?;
-        Ok(x.reshape((rows, width))?)
+        self.o
+            .forward(&attend(&q, &k, &v, &batch.starts, self.heads)?)
     }
 }

@@ -36,14 +36,21 @@ impl Batch {
         device: &Device,
     ) -> Result<Self> {
         let first = sequences.starts[range.start];
-        let starts: Vec<usize> =
-            sequences.starts[range.start..=range.end].iter().map(|start| start - first).collect();
+        let starts: Vec<usize> = sequences.starts[range.start..=range.end]
+            .iter()
+            .map(|start| start - first)
+            .collect();
         let mut domains = Vec::with_capacity(starts[starts.len() - 1]);
         for (index, rows) in range.zip(starts.windows(2)) {
             domains.resize(rows[1], sequences.domains[index]);
         }
         let (cos, sin) = rotary_angles(&starts, spec, device)?;
-        Ok(Self { starts, domains, cos, sin })
+        Ok(Self {
+            starts,
+            domains,
+            cos,
+            sin,
+        })
     }
 
     /// Number of rows, N.
@@ -59,12 +66,20 @@ impl Batch {
 
 /// Angles position · θ^(−2i/d), positions counted from the start of each
 /// sequence (RoFormer, arXiv 2104.09864), computed in f64.
-fn rotary_angles(starts: &[usize], spec: &AttentionSpec, device: &Device) -> Result<(Tensor, Tensor)> {
+fn rotary_angles(
+    starts: &[usize],
+    spec: &AttentionSpec,
+    device: &Device,
+) -> Result<(Tensor, Tensor)> {
     let half = spec.head_dim / 2;
     let frequencies: Vec<f64> = (0..half)
         .map(|i| spec.rope_theta.powf(-2.0 * i as f64 / spec.head_dim as f64))
         .collect();
-    let longest = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+    let longest = starts
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .max()
+        .unwrap_or(0);
     let (mut cos, mut sin) = (Vec::new(), Vec::new());
     for position in 0..longest {
         for frequency in &frequencies {

@@ -6,7 +6,7 @@ use super::attention::Attention;
 use super::batch::Batch;
 use super::event::{BlockPart, Event};
 use super::moe::Mlp;
-use super::weights;
+use super::{rows, weights};
 use crate::checkpoint::Checkpoint;
 use crate::family::{Names, Topology};
 use crate::Result;
@@ -30,7 +30,14 @@ impl<'a> Block<'a> {
         layer: usize,
         device: &Device,
     ) -> Result<Self> {
-        let norm = |name| weights::load(checkpoint, &names.in_block(layer, name), &[topology.hidden], device);
+        let norm = |name| {
+            weights::load(
+                checkpoint,
+                &names.in_block(layer, name),
+                &[topology.hidden],
+                device,
+            )
+        };
         Ok(Self {
             layer,
             attention_norm: norm(names.attention_norm)?,
@@ -56,20 +63,24 @@ impl<'a> Block<'a> {
         keep: Option<&[bool]>,
         emit: &mut dyn FnMut(&Event<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let normed = candle_nn::ops::rms_norm(input, &self.attention_norm, self.eps)?;
-        let middle = (input + self.attention.forward(&normed, batch)?)?;
-        let normed = candle_nn::ops::rms_norm(&middle, &self.mlp_norm, self.eps)?;
-        let added = match &self.mlp {
-            Mlp::Dense(mlp) => mlp.forward(&normed)?,
-            Mlp::Moe(moe) => moe.forward(&normed, keep, emit)?,
+        let normed = rows::rms_norm(input, &self.attention_norm, self.eps)?;
+        let middle = rows::add(self.attention.forward(&normed, batch)?, input)?;
+        let normed = rows::rms_norm(&middle, &self.mlp_norm, self.eps)?;
+        let output = match &self.mlp {
+            Mlp::Dense(mlp) => rows::add(mlp.forward(&normed)?, &middle)?,
+            Mlp::Moe(moe) => moe.forward(&normed, &middle, keep, emit)?,
         };
-        let output = (&middle + added)?;
         for (part, input, output) in [
             (BlockPart::Block, input, &output),
             (BlockPart::Attention, input, &middle),
             (BlockPart::Mlp, &middle, &output),
         ] {
-            emit(&Event::Residual { layer: self.layer, part, input, output })?;
+            emit(&Event::Residual {
+                layer: self.layer,
+                part,
+                input,
+                output,
+            })?;
         }
         Ok(output)
     }

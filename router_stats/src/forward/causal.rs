@@ -28,23 +28,44 @@ pub(super) struct Heads {
 
 /// Attends within each sequence: q [N, heads·d], k and v [N, kv_heads·d] →
 /// [N, heads·d], all f32. `starts` delimits the sequences.
-pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize], heads: Heads) -> Result<Tensor> {
+pub(super) fn attend(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    starts: &[usize],
+    heads: Heads,
+) -> Result<Tensor> {
     match with_slices([q, k, v], |[q, k, v]| cpu::attend(q, k, v, starts, heads))? {
         Some(out) => Ok(Tensor::from_vec(out, q.shape(), q.device())?),
         None => attend_tensors(q, k, v, starts, heads),
     }
 }
 
-fn attend_tensors(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize], heads: Heads) -> Result<Tensor> {
-    let Heads { queries, keys, dim, window } = heads;
+fn attend_tensors(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    starts: &[usize],
+    heads: Heads,
+) -> Result<Tensor> {
+    let Heads {
+        queries,
+        keys,
+        dim,
+        window,
+    } = heads;
     let groups = queries / keys;
     let scale = 1.0 / (dim as f64).sqrt();
     let mut outputs = Vec::with_capacity(starts.len());
     for pair in starts.windows(2) {
         let (start, length) = (pair[0], pair[1] - pair[0]);
         // [T, heads·d] → [kv_heads, groups·T, d]
-        let q = q.narrow(0, start, length)?.reshape((length, keys, groups, dim))?;
-        let q = q.permute((1, 2, 0, 3))?.reshape((keys, groups * length, dim))?;
+        let q = q
+            .narrow(0, start, length)?
+            .reshape((length, keys, groups, dim))?;
+        let q = q
+            .permute((1, 2, 0, 3))?
+            .reshape((keys, groups * length, dim))?;
         let split = |x: &Tensor| -> Result<Tensor> {
             let x = x.narrow(0, start, length)?.reshape((length, keys, dim))?;
             Ok(x.transpose(0, 1)?.contiguous()?)
@@ -52,9 +73,16 @@ fn attend_tensors(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[usize], heads: H
         let (k, v) = (split(k)?, split(v)?);
         let scores = (q.matmul(&k.t()?)? * scale)?.reshape((keys, groups, length, length))?;
         let scores = scores.broadcast_add(&causal_mask(length, window, scores.device())?)?;
-        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.reshape((keys, groups * length, length))?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.reshape((
+            keys,
+            groups * length,
+            length,
+        ))?;
         let out = weights.matmul(&v)?.reshape((keys, groups, length, dim))?;
-        outputs.push(out.permute((2, 0, 1, 3))?.reshape((length, queries * dim))?);
+        outputs.push(
+            out.permute((2, 0, 1, 3))?
+                .reshape((length, queries * dim))?,
+        );
     }
     Ok(Tensor::cat(&outputs, 0)?)
 }
@@ -65,7 +93,11 @@ fn causal_mask(length: usize, window: Option<usize>, device: &Device) -> Result<
     let mask: Vec<f32> = (0..length * length)
         .map(|i| {
             let (query, key) = (i / length, i % length);
-            if key <= query && query - key < window { 0.0 } else { f32::NEG_INFINITY }
+            if key <= query && query - key < window {
+                0.0
+            } else {
+                f32::NEG_INFINITY
+            }
         })
         .collect();
     Ok(Tensor::from_vec(mask, (length, length), device)?.to_dtype(DType::F32)?)
@@ -76,29 +108,62 @@ mod tests {
     use super::*;
 
     fn random(rows: usize, width: usize, seed: f32) -> Tensor {
-        let values: Vec<f32> = (0..rows * width).map(|i| ((i as f32 + seed) * 78.233).sin() * 2.0).collect();
+        let values: Vec<f32> = (0..rows * width)
+            .map(|i| ((i as f32 + seed) * 78.233).sin() * 2.0)
+            .collect();
         Tensor::from_vec(values, (rows, width), &Device::Cpu).unwrap()
     }
 
     #[test]
     fn slices_and_tensors_agree() {
-        for (dim, window) in [(32, None), (64, Some(7)), (16, None), (8, Some(40)), (6, None), (128, Some(1))] {
-            let heads = Heads { queries: 6, keys: 2, dim, window };
+        for (dim, window) in [
+            (32, None),
+            (64, Some(7)),
+            (16, None),
+            (8, Some(40)),
+            (6, None),
+            (128, Some(1)),
+        ] {
+            let heads = Heads {
+                queries: 6,
+                keys: 2,
+                dim,
+                window,
+            };
             let starts = [0, 1, 70, 75, 210];
-            let (q, k, v) = (random(210, 6 * dim, 1.0), random(210, 2 * dim, 2.0), random(210, 2 * dim, 3.0));
+            let (q, k, v) = (
+                random(210, 6 * dim, 1.0),
+                random(210, 2 * dim, 2.0),
+                random(210, 2 * dim, 3.0),
+            );
             let a = attend(&q, &k, &v, &starts, heads).unwrap();
             let b = attend_tensors(&q, &k, &v, &starts, heads).unwrap();
-            let worst = (a - b).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+            let worst = (a - b)
+                .unwrap()
+                .abs()
+                .unwrap()
+                .max_all()
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
             assert!(worst < 2e-5, "d {dim}, window {window:?}: {worst}");
         }
     }
 
     #[test]
     fn later_tokens_and_other_sequences_are_not_seen() {
-        let heads = Heads { queries: 2, keys: 1, dim: 8, window: None };
+        let heads = Heads {
+            queries: 2,
+            keys: 1,
+            dim: 8,
+            window: None,
+        };
         let run = |n: usize, starts: &[usize]| {
             let all = [16, 8, 8].map(|w| random(20, w, w as f32).narrow(0, 0, n).unwrap());
-            attend(&all[0], &all[1], &all[2], starts, heads).unwrap().to_vec2::<f32>().unwrap()
+            attend(&all[0], &all[1], &all[2], starts, heads)
+                .unwrap()
+                .to_vec2::<f32>()
+                .unwrap()
         };
         let (whole, prefix) = (run(20, &[0, 9, 20]), run(5, &[0, 5]));
         assert_eq!(whole[..5], prefix[..]);

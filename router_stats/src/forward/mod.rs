@@ -11,6 +11,7 @@ mod block;
 mod causal;
 mod event;
 mod moe;
+mod rotary;
 mod routing;
 pub(crate) mod rows;
 mod simd;
@@ -49,7 +50,12 @@ impl Model {
     pub fn open(checkpoint: Arc<Checkpoint>, device: &Device) -> Result<Self> {
         let family = family::detect(checkpoint.config())?;
         let topology = family.topology(checkpoint.config())?;
-        Ok(Self { checkpoint, family, topology, device: device.clone() })
+        Ok(Self {
+            checkpoint,
+            family,
+            topology,
+            device: device.clone(),
+        })
     }
 
     /// The checkpoint it reads.
@@ -77,7 +83,13 @@ impl Model {
     /// # Errors
     /// Names the tensor that is missing or malformed.
     pub fn block(&self, layer: usize) -> Result<Block<'_>> {
-        Block::load(&self.checkpoint, self.family.names(), &self.topology, layer, &self.device)
+        Block::load(
+            &self.checkpoint,
+            self.family.names(),
+            &self.topology,
+            layer,
+            &self.device,
+        )
     }
 
     /// A batch of `sequences`.
@@ -94,16 +106,29 @@ impl Model {
     /// Names the tensor if it is missing or malformed.
     pub fn embedding(&self) -> Result<Tensor> {
         let shape = [self.topology.vocab, self.topology.hidden];
-        weights::load(&self.checkpoint, self.family.names().embedding, &shape, &self.device)
+        weights::load(
+            &self.checkpoint,
+            self.family.names().embedding,
+            &shape,
+            &self.device,
+        )
     }
 
     /// Embeds the tokens of the sequences in `range`: [N, H].
     ///
     /// # Errors
     /// `Structure` if a token is outside the vocabulary.
-    pub fn embed(&self, embedding: &Tensor, sequences: &Sequences, range: Range<usize>) -> Result<Tensor> {
+    pub fn embed(
+        &self,
+        embedding: &Tensor,
+        sequences: &Sequences,
+        range: Range<usize>,
+    ) -> Result<Tensor> {
         let tokens = &sequences.tokens[sequences.starts[range.start]..sequences.starts[range.end]];
-        if let Some(token) = tokens.iter().find(|&&token| token as usize >= self.topology.vocab) {
+        if let Some(token) = tokens
+            .iter()
+            .find(|&&token| token as usize >= self.topology.vocab)
+        {
             return Err(Error::Structure {
                 what: format!("tokens of {}", self.checkpoint.dir().display()),
                 expected: format!("below the vocabulary of {}", self.topology.vocab),
@@ -167,7 +192,7 @@ impl Model {
         )?;
         batches
             .into_iter()
-            .map(|(_, hidden)| Ok(candle_nn::ops::rms_norm(&hidden, &norm, self.topology.rms_norm_eps as f32)?))
+            .map(|(_, hidden)| rows::rms_norm(&hidden, &norm, self.topology.rms_norm_eps as f32))
             .collect()
     }
 
@@ -180,7 +205,12 @@ impl Model {
             return self.embedding();
         }
         let shape = [self.topology.vocab, self.topology.hidden];
-        weights::load(&self.checkpoint, self.family.names().head, &shape, &self.device)
+        weights::load(
+            &self.checkpoint,
+            self.family.names().head,
+            &shape,
+            &self.device,
+        )
     }
 
     /// Logits [n, V] of final-norm hidden states [n, H].

@@ -1,6 +1,6 @@
 //! The feed-forward part of a block: a dense MLP, or a router and its experts.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::event::Event;
 use super::routing::route;
@@ -35,7 +35,10 @@ impl<'a> Mlp<'a> {
                 let gate = load(Projection::Gate, [*intermediate, hidden])?;
                 let up = load(Projection::Up, [*intermediate, hidden])?;
                 let down = load(Projection::Down, [hidden, *intermediate])?;
-                Ok(Self::Dense(GatedMlp { gate_up: Tensor::cat(&[gate, up], 0)?, down }))
+                Ok(Self::Dense(GatedMlp {
+                    gate_up: Tensor::cat(&[gate, up], 0)?,
+                    down,
+                }))
             }
             MlpSpec::Moe(spec) => {
                 let name = names.in_block(layer, names.router);
@@ -79,27 +82,43 @@ pub(super) struct Moe<'a> {
 }
 
 impl Moe<'_> {
-    /// Σ_j g_j(x) f_j(x) over the experts each row is routed to: [N, H] → [N, H].
+    /// `residual` + Σ_j g_j(x) f_j(x) over the experts each row is routed to,
+    /// all [N, H].
     ///
     /// Experts run one after the other, each on all its rows at once; only
     /// those with rows are read.
     pub(super) fn forward(
         &self,
         x: &Tensor,
+        residual: &Tensor,
         keep: Option<&[bool]>,
         emit: &mut dyn FnMut(&Event<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let logits = x.matmul(&self.router.t()?)?.flatten_all()?.to_vec1::<f32>()?;
+        let logits = x
+            .matmul(&self.router.t()?)?
+            .flatten_all()?
+            .to_vec1::<f32>()?;
         let routes = route(&self.spec.router, self.spec.experts, logits, keep);
-        emit(&Event::Routing { layer: self.layer, routes: &routes })?;
-        let mut sum = Tensor::zeros(x.shape(), DType::F32, x.device())?;
+        emit(&Event::Routing {
+            layer: self.layer,
+            routes: &routes,
+        })?;
+        let mut sum = residual.copy()?;
         for expert in 0..self.spec.experts {
             let (assigned, gates) = routes.assigned(expert);
             if assigned.is_empty() {
                 continue;
             }
-            let output = self.read(expert, x.device())?.forward(&rows::gather(x, assigned)?)?;
-            emit(&Event::Expert { layer: self.layer, expert, rows: assigned, gates, output: &output })?;
+            let output = self
+                .read(expert, x.device())?
+                .forward(&rows::gather(x, assigned)?)?;
+            emit(&Event::Expert {
+                layer: self.layer,
+                expert,
+                rows: assigned,
+                gates,
+                output: &output,
+            })?;
             sum = rows::scatter_add(sum, assigned, gates, &output)?;
         }
         Ok(sum)

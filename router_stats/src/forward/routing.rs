@@ -34,7 +34,10 @@ impl Routes {
     /// Rows routed to `expert`, ascending, and their gate values.
     pub fn assigned(&self, expert: usize) -> (&[u32], &[f32]) {
         let range = self.starts[expert]..self.starts[expert + 1];
-        (&self.by_expert_rows[range.clone()], &self.by_expert_gates[range])
+        (
+            &self.by_expert_rows[range.clone()],
+            &self.by_expert_gates[range],
+        )
     }
 }
 
@@ -43,7 +46,12 @@ impl Routes {
 /// The k experts with the largest logits are chosen; of equal ones, the lower
 /// index. Experts that `keep` marks false take part with a logit of −∞, as if
 /// the router had no row for them.
-pub fn route(rule: &RouterRule, experts: usize, mut logits: Vec<f32>, keep: Option<&[bool]>) -> Routes {
+pub fn route(
+    rule: &RouterRule,
+    experts: usize,
+    mut logits: Vec<f32>,
+    keep: Option<&[bool]>,
+) -> Routes {
     let k = rule.top_k;
     let rows = logits.len() / experts;
     let mut chosen = vec![0u32; rows * k];
@@ -84,7 +92,10 @@ fn largest(values: &[f32], chosen: &mut [u32]) {
     let mut found = 0;
     for (index, &value) in values.iter().enumerate() {
         let better = |&other: &u32| values[other as usize] >= value;
-        let place = chosen[..found].iter().take_while(|other| better(other)).count();
+        let place = chosen[..found]
+            .iter()
+            .take_while(|other| better(other))
+            .count();
         if place == chosen.len() {
             continue;
         }
@@ -100,14 +111,24 @@ fn softmax(logits: &mut [f32]) {
     let max = simd::max(logits);
     for logit in logits.iter_mut() {
         let weight = simd::exp(*logit - max);
-        *logit = if *logit == f32::NEG_INFINITY { 0.0 } else { weight };
+        *logit = if *logit == f32::NEG_INFINITY {
+            0.0
+        } else {
+            weight
+        };
     }
     let sum: f32 = logits.iter().sum();
     logits.iter_mut().for_each(|p| *p /= sum);
 }
 
 /// Counting sort of the assignments by expert.
-fn group_by_expert(top_k: usize, count: usize, experts: Vec<u32>, gates: Vec<f32>, scores: Vec<f32>) -> Routes {
+fn group_by_expert(
+    top_k: usize,
+    count: usize,
+    experts: Vec<u32>,
+    gates: Vec<f32>,
+    scores: Vec<f32>,
+) -> Routes {
     let mut starts = vec![0usize; count + 1];
     for &expert in &experts {
         starts[expert as usize + 1] += 1;
@@ -124,7 +145,15 @@ fn group_by_expert(top_k: usize, count: usize, experts: Vec<u32>, gates: Vec<f32
         by_expert_gates[*place] = gate;
         *place += 1;
     }
-    Routes { top_k, experts, gates, scores, by_expert_rows, by_expert_gates, starts }
+    Routes {
+        top_k,
+        experts,
+        gates,
+        scores,
+        by_expert_rows,
+        by_expert_gates,
+        starts,
+    }
 }
 
 #[cfg(test)]
@@ -132,7 +161,11 @@ mod tests {
     use super::*;
 
     fn rule(top_k: usize, renormalize: bool) -> RouterRule {
-        RouterRule { top_k, scoring: Scoring::Softmax, renormalize }
+        RouterRule {
+            top_k,
+            scoring: Scoring::Softmax,
+            renormalize,
+        }
     }
 
     #[test]
@@ -150,7 +183,12 @@ mod tests {
 
     #[test]
     fn masked_experts_are_as_good_as_absent() {
-        let full = route(&rule(2, false), 4, vec![1.0, 3.0, 2.0, 0.0], Some(&[true, false, true, true]));
+        let full = route(
+            &rule(2, false),
+            4,
+            vec![1.0, 3.0, 2.0, 0.0],
+            Some(&[true, false, true, true]),
+        );
         let sliced = route(&rule(2, false), 3, vec![1.0, 2.0, 0.0], None);
         assert_eq!(full.experts, [2, 0]);
         assert_eq!(full.gates, sliced.gates);
@@ -173,7 +211,9 @@ mod tests {
             assert!(rows.windows(2).all(|pair| pair[0] < pair[1]));
             for (&row, &gate) in rows.iter().zip(gates) {
                 let row = row as usize;
-                let slot = (0..2).find(|slot| routes.experts[row * 2 + slot] == expert as u32).unwrap();
+                let slot = (0..2)
+                    .find(|slot| routes.experts[row * 2 + slot] == expert as u32)
+                    .unwrap();
                 assert_eq!(gate, routes.gates[row * 2 + slot]);
                 seen += 1;
             }

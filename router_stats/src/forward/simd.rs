@@ -24,11 +24,21 @@ pub(super) fn exp(x: f32) -> f32 {
     let n = rounded - ROUND;
     let r = n.mul_add(-LN_2_LOW, n.mul_add(-LN_2_HIGH, x));
     let mut p = 1.987_569_1e-4_f32;
-    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_6e-1, 0.5] {
+    for coefficient in [
+        1.398_199_9e-3,
+        8.333_452e-3,
+        4.166_579_6e-2,
+        1.666_666_6e-1,
+        0.5,
+    ] {
         p = p.mul_add(r, coefficient);
     }
     let p = p.mul_add(r * r, r) + 1.0;
-    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
+    let exponent = rounded
+        .to_bits()
+        .wrapping_sub(ROUND.to_bits())
+        .wrapping_add(127)
+        << 23;
     p * f32::from_bits(exponent)
 }
 
@@ -64,6 +74,37 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     reduce(a, b, |sum, a, b| a.mul_add(b, sum))
 }
 
+/// a·b, a·a and b·b over two rows, read once.
+#[inline(always)]
+pub(super) fn dots(a: &[f32], b: &[f32]) -> [f32; 3] {
+    let mut lanes = [[0f32; LANES]; 3];
+    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
+    for (a, b) in a_chunks.zip(b_chunks) {
+        for lane in 0..LANES {
+            lanes[0][lane] = a[lane].mul_add(b[lane], lanes[0][lane]);
+            lanes[1][lane] = a[lane].mul_add(a[lane], lanes[1][lane]);
+            lanes[2][lane] = b[lane].mul_add(b[lane], lanes[2][lane]);
+        }
+    }
+    let mut sums = lanes.map(|lanes| lanes.iter().sum::<f32>());
+    for (&a, &b) in a_rest.iter().zip(b_rest) {
+        sums[0] += a * b;
+        sums[1] += a * a;
+        sums[2] += b * b;
+    }
+    sums
+}
+
+/// out = row · weight / √(mean(row²) + ε).
+#[inline(always)]
+pub(super) fn rms_norm(row: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let scale = 1.0 / (dot(row, row) / row.len() as f32 + eps).sqrt();
+    for ((out, &value), &weight) in out.iter_mut().zip(row).zip(weight) {
+        *out = value * scale * weight;
+    }
+}
+
 /// Largest value of a row, −∞ if it is empty. NaNs are passed over.
 #[inline(always)]
 pub(super) fn max(row: &[f32]) -> f32 {
@@ -76,7 +117,10 @@ pub(super) fn max(row: &[f32]) -> f32 {
             lanes[lane] = larger(lanes[lane], chunk[lane]);
         }
     }
-    lanes.into_iter().chain(rest.iter().copied()).fold(f32::NEG_INFINITY, larger)
+    lanes
+        .into_iter()
+        .chain(rest.iter().copied())
+        .fold(f32::NEG_INFINITY, larger)
 }
 
 /// Largest absolute value of a row.
@@ -88,10 +132,17 @@ pub(super) fn max_abs(row: &[f32]) -> f32 {
     for chunk in chunks {
         for lane in 0..LANES {
             let magnitude = chunk[lane].abs();
-            lanes[lane] = if magnitude > lanes[lane] { magnitude } else { lanes[lane] };
+            lanes[lane] = if magnitude > lanes[lane] {
+                magnitude
+            } else {
+                lanes[lane]
+            };
         }
     }
-    lanes.into_iter().chain(rest.iter().map(|x| x.abs())).fold(0.0, f32::max)
+    lanes
+        .into_iter()
+        .chain(rest.iter().map(|x| x.abs()))
+        .fold(0.0, f32::max)
 }
 
 #[cfg(test)]
@@ -123,8 +174,17 @@ mod tests {
         for n in 0..70 {
             let a: Vec<f32> = (0..n).map(|i| (i as f32 * 0.7).sin()).collect();
             let b: Vec<f32> = (0..n).map(|i| (i as f32 * 1.3).cos()).collect();
-            let exact: f64 = a.iter().zip(&b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+            let exact: f64 = a
+                .iter()
+                .zip(&b)
+                .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                .sum();
             assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5);
+            let each = [dot(&a, &b), dot(&a, &a), dot(&b, &b)];
+            assert!(dots(&a, &b)
+                .iter()
+                .zip(each)
+                .all(|(x, y)| (x - y).abs() < 1e-5));
             assert_eq!(max_abs(&a), a.iter().fold(0f32, |m, x| m.max(x.abs())));
             assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }

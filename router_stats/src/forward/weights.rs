@@ -10,7 +10,12 @@ use crate::Result;
 ///
 /// # Errors
 /// `MissingTensor`, `Shape`, `Dtype` or `NonFinite`.
-pub(super) fn load(checkpoint: &Checkpoint, name: &str, shape: &[usize], device: &Device) -> Result<Tensor> {
+pub(super) fn load(
+    checkpoint: &Checkpoint,
+    name: &str,
+    shape: &[usize],
+    device: &Device,
+) -> Result<Tensor> {
     let view = checkpoint.tensor(name)?.expect_shape(shape)?;
     let mut values = vec![0f32; shape.iter().product()];
     view.read_f32(&mut values)?;

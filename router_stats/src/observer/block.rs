@@ -17,11 +17,21 @@ pub struct Blocks;
 
 impl Observer for Blocks {
     fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)> {
-        [COS, ANGLE].map(|name| (name, sums([shape.domains, shape.layers, BlockPart::COUNT]))).into()
+        [COS, ANGLE]
+            .map(|name| (name, sums([shape.domains, shape.layers, BlockPart::COUNT])))
+            .into()
     }
 
     fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()> {
-        let &Event::Residual { layer, part, input, output } = event else { return Ok(()) };
+        let &Event::Residual {
+            layer,
+            part,
+            input,
+            output,
+        } = event
+        else {
+            return Ok(());
+        };
         let cosines = rows::cosines(input, output)?;
         let cos = table(tables, COS);
         for (&domain, &cosine) in batch.domains.iter().zip(&cosines) {
@@ -31,7 +41,8 @@ impl Observer for Blocks {
         for sequence in batch.sequences() {
             let last = sequence.end - 1;
             let domain = usize::from(batch.domains[last]);
-            angle.row_mut(&[domain, layer])[part as usize] += super::span::angle(f64::from(cosines[last]));
+            angle.row_mut(&[domain, layer])[part as usize] +=
+                super::span::angle(f64::from(cosines[last]));
         }
         Ok(())
     }

@@ -33,13 +33,26 @@ impl Observer for Experts {
     }
 
     fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()> {
-        let &Event::Expert { layer, expert, rows, gates, output } = event else { return Ok(()) };
-        let domains: Vec<u16> = rows.iter().map(|&row| batch.domains[row as usize]).collect();
+        let &Event::Expert {
+            layer,
+            expert,
+            rows,
+            gates,
+            output,
+        } = event
+        else {
+            return Ok(());
+        };
+        let domains: Vec<u16> = rows
+            .iter()
+            .map(|&row| batch.domains[row as usize])
+            .collect();
         let norms = rows::norms(output)?;
         let mut add = |name: &str, value: &dyn Fn(f64, f64) -> f64| {
             let table = table(tables, name);
             for ((&domain, &gate), &(norm, _)) in domains.iter().zip(gates).zip(&norms) {
-                table.row_mut(&[usize::from(domain), layer])[expert] += value(f64::from(gate), f64::from(norm));
+                table.row_mut(&[usize::from(domain), layer])[expert] +=
+                    value(f64::from(gate), f64::from(norm));
             }
         };
         add(NORM, &|_, norm| norm);
@@ -57,7 +70,10 @@ impl Observer for Experts {
         rows::sum_by_group(output, &domains, &mut sums)?;
         for (domain, sums) in sums.chunks_exact(hidden).enumerate() {
             let table = outputs.row_mut(&[domain, layer, expert]);
-            table.iter_mut().zip(sums).for_each(|(table, sum)| *table += sum);
+            table
+                .iter_mut()
+                .zip(sums)
+                .for_each(|(table, sum)| *table += sum);
         }
         Ok(())
     }

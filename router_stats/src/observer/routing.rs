@@ -23,14 +23,17 @@ impl Observer for Routing {
     fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)> {
         let per_expert = [shape.domains, shape.layers, shape.experts];
         let pairs = [shape.domains, shape.layers, shape.experts, shape.experts];
-        let mut tables: Vec<_> =
-            [COUNT, GATE, GATE_SQ, SOFT_GATE].map(|name| (name, sums(per_expert))).into();
+        let mut tables: Vec<_> = [COUNT, GATE, GATE_SQ, SOFT_GATE]
+            .map(|name| (name, sums(per_expert)))
+            .into();
         tables.push((PAIRS, sums(pairs)));
         tables
     }
 
     fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()> {
-        let &Event::Routing { layer, routes } = event else { return Ok(()) };
+        let &Event::Routing { layer, routes } = event else {
+            return Ok(());
+        };
         let experts = routes.expert_count();
         let chosen = || routes.experts.chunks_exact(routes.top_k);
         let gates = || routes.gates.chunks_exact(routes.top_k);
@@ -43,7 +46,9 @@ impl Observer for Routing {
         let chosen: Vec<&[u32]> = chosen().collect();
         let gates: Vec<&[f32]> = gates().collect();
         add(COUNT, &mut |row, sums| {
-            chosen[row].iter().for_each(|&expert| sums[expert as usize] += 1.0);
+            chosen[row]
+                .iter()
+                .for_each(|&expert| sums[expert as usize] += 1.0);
         });
         add(GATE, &mut |row, sums| {
             for (&expert, &gate) in chosen[row].iter().zip(gates[row]) {
@@ -56,7 +61,10 @@ impl Observer for Routing {
             }
         });
         add(SOFT_GATE, &mut |row, sums| {
-            for (sum, &score) in sums.iter_mut().zip(&routes.scores[row * experts..][..experts]) {
+            for (sum, &score) in sums
+                .iter_mut()
+                .zip(&routes.scores[row * experts..][..experts])
+            {
                 *sum += f64::from(score);
             }
         });

@@ -26,13 +26,24 @@ pub(super) fn angle(cosine: f64) -> f64 {
 ///
 /// `states[i]` holds the last-token states of all sequences at depth i,
 /// S × H; `domains` has one entry per sequence.
-pub(crate) fn observe(states: &[Vec<f32>], depth: usize, hidden: usize, domains: &[u16], tables: &mut Tables) {
+pub(crate) fn observe(
+    states: &[Vec<f32>],
+    depth: usize,
+    hidden: usize,
+    domains: &[u16],
+    tables: &mut Tables,
+) {
     let table = table(tables, ANGLE);
     for (shallower, earlier) in states[..depth].iter().enumerate() {
-        let pairs = earlier.chunks_exact(hidden).zip(states[depth].chunks_exact(hidden));
+        let pairs = earlier
+            .chunks_exact(hidden)
+            .zip(states[depth].chunks_exact(hidden));
         for ((a, b), &domain) in pairs.zip(domains) {
             let sum = |x: &[f32], y: &[f32]| -> f64 {
-                x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum()
+                x.iter()
+                    .zip(y)
+                    .map(|(&x, &y)| f64::from(x) * f64::from(y))
+                    .sum()
             };
             let norm = (sum(a, a) * sum(b, b)).sqrt();
             let cosine = if norm > 0.0 { sum(a, b) / norm } else { 0.0 };

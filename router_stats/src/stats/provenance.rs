@@ -196,8 +196,12 @@ mod tests {
             ("model", |p| p.fingerprint.push('0')),
             ("model family", |p| p.family.push('0')),
             ("calibration text", |p| p.corpus.push('0')),
-            ("domains, their weights and documents", |p| p.domains[0].name.push('0')),
-            ("domains, their weights and documents", |p| p.domains[0].weight += 1.0),
+            ("domains, their weights and documents", |p| {
+                p.domains[0].name.push('0')
+            }),
+            ("domains, their weights and documents", |p| {
+                p.domains[0].weight += 1.0
+            }),
             ("sequence length", |p| p.seq_len += 1),
             ("seed", |p| p.seed += 1),
             ("experts per layer", |p| p.experts[0] += 1),

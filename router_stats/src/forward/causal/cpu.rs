@@ -41,10 +41,18 @@ pub(super) fn attend(q: &[f32], k: &[f32], v: &[f32], starts: &[usize], heads: H
         rest = after;
         let queries = &q[rows.start * q_width..rows.end * q_width];
         for (index, out) in sequence.chunks_mut(TASK * q_width).enumerate() {
-            tasks.push(Task { heads, first: index * TASK, queries, memory, out });
+            tasks.push(Task {
+                heads,
+                first: index * TASK,
+                queries,
+                memory,
+                out,
+            });
         }
     }
-    tasks.into_par_iter().for_each(|task| pulp::Arch::new().dispatch(task));
+    tasks
+        .into_par_iter()
+        .for_each(|task| pulp::Arch::new().dispatch(task));
     out
 }
 
@@ -105,7 +113,18 @@ impl WithSimd for Task<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { heads: Heads { queries, keys, dim, window }, first, memory, .. } = self;
+        let Self {
+            heads:
+                Heads {
+                    queries,
+                    keys,
+                    dim,
+                    window,
+                },
+            first,
+            memory,
+            ..
+        } = self;
         let q_width = queries * dim;
         let length = self.queries.len() / q_width;
         let scale = 1.0 / (dim as f32).sqrt();
@@ -114,12 +133,16 @@ impl WithSimd for Task<'_> {
         let mut mixed = vec![0f32; TILE * memory.width];
         for head in 0..queries {
             let key_head = head / (queries / keys);
-            let head_keys = &memory.keys[key_head * dim * memory.positions..][..dim * memory.positions];
-            let head_values = &memory.values[key_head * length * memory.width..][..length * memory.width];
+            let head_keys =
+                &memory.keys[key_head * dim * memory.positions..][..dim * memory.positions];
+            let head_values =
+                &memory.values[key_head * length * memory.width..][..length * memory.width];
             for tile in (first..=last).step_by(TILE) {
                 // A short last tile repeats its last query.
                 let positions: [usize; TILE] = std::array::from_fn(|i| (tile + i).min(last));
-                let seen = |position: usize| window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1;
+                let seen = |position: usize| {
+                    window.map_or(0, |w| (position + 1).saturating_sub(w))..position + 1
+                };
                 let all = seen(tile).start..positions[TILE - 1] + 1;
                 let query = positions.map(|p| &self.queries[p * q_width + head * dim..][..dim]);
                 score(simd, query, head_keys, all.clone(), &mut weights);
@@ -132,7 +155,11 @@ impl WithSimd for Task<'_> {
                     std::array::from_fn(|i| &weights[i * memory.positions..][all.clone()]);
                 let values = &head_values[all.start * memory.width..all.end * memory.width];
                 mix(simd, rows, values, &mut mixed);
-                for ((mixed, &position), &inverse) in mixed.chunks_exact(memory.width).zip(&positions).zip(&inverse) {
+                for ((mixed, &position), &inverse) in mixed
+                    .chunks_exact(memory.width)
+                    .zip(&positions)
+                    .zip(&inverse)
+                {
                     let out = &mut self.out[(position - first) * q_width + head * dim..][..dim];
                     for (out, &sum) in out.iter_mut().zip(mixed) {
                         *out = sum * inverse;
@@ -146,7 +173,13 @@ impl WithSimd for Task<'_> {
 /// weights[i][s] = q_i·k_s for the positions of `range`, widened to whole
 /// steps. `keys` is [d, positions], `weights` is [TILE, positions].
 #[inline(always)]
-fn score<S: Simd>(simd: S, query: [&[f32]; TILE], keys: &[f32], range: Range<usize>, weights: &mut [f32]) {
+fn score<S: Simd>(
+    simd: S,
+    query: [&[f32]; TILE],
+    keys: &[f32],
+    range: Range<usize>,
+    weights: &mut [f32],
+) {
     let positions = weights.len() / TILE;
     let step = WIDE * S::F32_LANES;
     for step in range.start / step..range.end.div_ceil(step) {
@@ -200,5 +233,10 @@ fn softmax_numerators(row: &mut [f32], all: Range<usize>, seen: Range<usize>, sc
     for weight in row.iter_mut() {
         *weight = simd::exp((*weight - max) * scale);
     }
-    simd::reduce(row, row, #[inline(always)] |sum, weight, _| sum + weight)
+    simd::reduce(
+        row,
+        row,
+        #[inline(always)]
+        |sum, weight, _| sum + weight,
+    )
 }
