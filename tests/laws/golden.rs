@@ -53,7 +53,7 @@ fn routers_choose_the_same_experts_with_the_same_gates() {
                 .block(layer)
                 .unwrap()
                 .forward(&input, &batch, None, &mut |event| {
-                    if let Event::Routing { routes, .. } = event {
+                    if let Event::Routing { routes } = event {
                         choice = Some((routes.experts.clone(), routes.gates.clone()));
                     }
                     Ok(())

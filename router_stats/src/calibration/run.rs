@@ -3,10 +3,13 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
+use candle_core::Tensor;
+use rayon::prelude::*;
+
 use super::state::{last_tokens, State};
 use super::Sequences;
-use crate::forward::{Batch, Model};
-use crate::observer::{self, span, Shape, OBSERVERS, SEQUENCES, TOKENS};
+use crate::forward::{Batch, Block, Model, IN_FLIGHT};
+use crate::observer::{self, span, Shape, Tables, OBSERVERS, SEQUENCES, TOKENS};
 use crate::progress::{Progress, Update};
 use crate::stats::{DomainProvenance, Provenance, Stats};
 use crate::{Error, Result};
@@ -88,32 +91,68 @@ fn run_block(
     progress: &dyn Fn(usize) -> Result<()>,
 ) -> Result<()> {
     let block = model.block(layer)?;
+    let shape = shape(model, state.stats.provenance.domains.len());
     let (mut last, mut domains, mut done) = (Vec::new(), Vec::new(), 0);
-    for (index, (_, batch)) in batches.iter().enumerate() {
-        let input = state.take(index)?;
-        let tables = &mut state.stats.tables;
-        let output = block.forward(&input, batch, None, &mut |event| {
-            OBSERVERS
-                .iter()
-                .try_for_each(|observer| observer.observe(event, batch, tables))
-        })?;
-        last.extend(last_tokens(&output, batch)?);
-        domains.extend(batch.sequences().map(|rows| batch.domains[rows.start]));
-        state.put(index, output)?;
-        done += batch.rows();
+    for (group, batches) in batches.chunks(IN_FLIGHT).enumerate() {
+        let first = group * IN_FLIGHT;
+        let inputs: Vec<Tensor> = (first..first + batches.len())
+            .map(|index| state.take(index))
+            .collect::<Result<_>>()?;
+        let passed: Vec<Passed> = batches
+            .par_iter()
+            .zip(inputs)
+            .map(|((_, batch), input)| pass(&block, &input, batch, &shape))
+            .collect::<Result<_>>()?;
+        // In the order of batches, so that sums do not depend on threads.
+        for (index, ((_, batch), passed)) in batches.iter().zip(passed).enumerate() {
+            observer::add_block(&mut state.stats.tables, layer, &passed.tables);
+            last.extend(passed.last);
+            domains.extend(batch.sequences().map(|rows| batch.domains[rows.start]));
+            state.put(first + index, passed.output)?;
+            done += batch.rows();
+        }
         progress(done)?;
     }
     block.check_experts(unrouted(&state.stats, layer)?.into_iter())?;
     state.last.push(last);
-    let hidden = model.topology().hidden;
-    span::observe(
-        &state.last,
-        layer + 1,
-        hidden,
-        &domains,
-        &mut state.stats.tables,
-    );
+    let tables = &mut state.stats.tables;
+    span::observe(&state.last, layer + 1, shape.hidden, &domains, tables);
     state.save()
+}
+
+/// What a batch left behind in a block.
+struct Passed {
+    /// The residual stream [N, H].
+    output: Tensor,
+    /// What the observers saw.
+    tables: Tables,
+    /// States of the last token of each sequence.
+    last: Vec<f32>,
+}
+
+fn pass(block: &Block<'_>, input: &Tensor, batch: &Batch, shape: &Shape) -> Result<Passed> {
+    let mut tables = observer::block_tables(shape);
+    let output = block.forward(input, batch, None, &mut |event| {
+        OBSERVERS
+            .iter()
+            .try_for_each(|observer| observer.observe(event, batch, &mut tables))
+    })?;
+    let last = last_tokens(&output, batch)?;
+    Ok(Passed {
+        output,
+        tables,
+        last,
+    })
+}
+
+fn shape(model: &Model, domains: usize) -> Shape {
+    let topology = model.topology();
+    Shape {
+        domains,
+        layers: topology.layers(),
+        experts: topology.max_experts(),
+        hidden: topology.hidden,
+    }
 }
 
 /// The batches of this shard.
@@ -171,12 +210,7 @@ fn empty_stats(
     batches: &Batches,
 ) -> Result<Stats> {
     let topology = model.topology();
-    let shape = Shape {
-        domains: sequences.names.len(),
-        layers: topology.layers(),
-        experts: topology.max_experts(),
-        hidden: topology.hidden,
-    };
+    let shape = shape(model, sequences.names.len());
     let mut domains: Vec<DomainProvenance> = sequences
         .names
         .iter()

@@ -134,7 +134,7 @@ impl<'a> State<'a> {
             next.flush()
                 .map_err(Error::io(folder.file("hidden", depth)))?;
         }
-        self.stats.write(&folder.file("stats", depth))?;
+        self.stats.write(folder.file("stats", depth))?;
         let last = folder.file("last", depth);
         fs::write(&last, bytemuck::cast_slice(&self.last[depth])).map_err(Error::io(&last))?;
         folder.mark(depth)?;
@@ -189,7 +189,7 @@ impl<'a> State<'a> {
             let bytes = fs::read(&path).map_err(Error::io(&path))?;
             last.push(bytemuck::allocation::pod_collect_to_vec(&bytes));
         }
-        let stats = Stats::read(&folder.file("stats", depth))?;
+        let stats = Stats::read(folder.file("stats", depth))?;
         if !self.spill {
             let mut first = 0;
             for batch in 0..self.rows.len() {

@@ -14,7 +14,6 @@ use crate::Result;
 /// The weights of one block: its attention and router in memory, its experts
 /// still in the checkpoint.
 pub struct Block<'a> {
-    layer: usize,
     attention_norm: Tensor,
     attention: Attention,
     mlp_norm: Tensor,
@@ -39,7 +38,6 @@ impl<'a> Block<'a> {
             )
         };
         Ok(Self {
-            layer,
             attention_norm: norm(names.attention_norm)?,
             attention: Attention::load(checkpoint, names, topology, layer, device)?,
             mlp_norm: norm(names.mlp_norm)?,
@@ -76,7 +74,6 @@ impl<'a> Block<'a> {
             (BlockPart::Mlp, &middle, &output),
         ] {
             emit(&Event::Residual {
-                layer: self.layer,
                 part,
                 input,
                 output,

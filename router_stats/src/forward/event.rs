@@ -1,4 +1,4 @@
-//! What a block tells its observers.
+//! What a block tells its observers while a batch passes through it.
 
 use candle_core::Tensor;
 
@@ -10,15 +10,11 @@ use super::routing::Routes;
 pub enum Event<'a> {
     /// The router chose experts.
     Routing {
-        /// Index of the block.
-        layer: usize,
         /// Chosen experts, gate values and probabilities of every row.
         routes: &'a Routes,
     },
     /// An expert ran on the rows routed to it.
     Expert {
-        /// Index of the block.
-        layer: usize,
         /// Index of the expert.
         expert: usize,
         /// Rows of the batch, ascending: length n.
@@ -30,8 +26,6 @@ pub enum Event<'a> {
     },
     /// The residual stream passed through a part of the block.
     Residual {
-        /// Index of the block.
-        layer: usize,
         /// Which part.
         part: BlockPart,
         /// Residual stream before it [N, H].

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use rayon::prelude::*;
 
 pub use batch::Batch;
 pub use block::Block;
@@ -32,6 +33,10 @@ use crate::checkpoint::Checkpoint;
 use crate::family::{self, Family, Keep, Topology};
 use crate::progress::{Progress, Update};
 use crate::{Error, Result};
+
+/// Batches that pass through a block at the same time: while one is in a part
+/// that does not run in parallel, the other keeps the processor busy.
+pub const IN_FLIGHT: usize = 2;
 
 /// A checkpoint with its family and structure, ready to run.
 #[derive(Clone)]
@@ -172,9 +177,15 @@ impl Model {
             let mask = keep.mask(&self.topology, layer);
             let mask = mask.contains(&false).then_some(mask.as_slice());
             let detail = format!("layer {}/{}", index + 1, keep.layers.len());
-            for (batch, hidden) in &mut batches {
-                *hidden = block.forward(hidden, batch, mask, &mut |_| Ok(()))?;
-                done += batch.rows() as u64;
+            for group in batches.chunks_mut(IN_FLIGHT) {
+                group.par_iter_mut().try_for_each(|(batch, hidden)| {
+                    *hidden = block.forward(hidden, batch, mask, &mut |_| Ok(()))?;
+                    Ok::<_, Error>(())
+                })?;
+                done += group
+                    .iter()
+                    .map(|(batch, _)| batch.rows() as u64)
+                    .sum::<u64>();
                 progress.step(&Update {
                     stage: "Evaluating",
                     detail: &detail,

@@ -47,7 +47,6 @@ impl<'a> Mlp<'a> {
                     experts: ExpertReader::open(checkpoint, names, layer, spec, hidden)?,
                     spec: spec.clone(),
                     hidden,
-                    layer,
                 }))
             }
         }
@@ -78,7 +77,6 @@ pub(super) struct Moe<'a> {
     experts: ExpertReader<'a>,
     spec: MoeSpec,
     hidden: usize,
-    layer: usize,
 }
 
 impl Moe<'_> {
@@ -99,10 +97,7 @@ impl Moe<'_> {
             .flatten_all()?
             .to_vec1::<f32>()?;
         let routes = route(&self.spec.router, self.spec.experts, logits, keep);
-        emit(&Event::Routing {
-            layer: self.layer,
-            routes: &routes,
-        })?;
+        emit(&Event::Routing { routes: &routes })?;
         let mut sum = residual.copy()?;
         for expert in 0..self.spec.experts {
             let (assigned, gates) = routes.assigned(expert);
@@ -113,7 +108,6 @@ impl Moe<'_> {
                 .read(expert, x.device())?
                 .forward(&rows::gather(x, assigned)?)?;
             emit(&Event::Expert {
-                layer: self.layer,
                 expert,
                 rows: assigned,
                 gates,

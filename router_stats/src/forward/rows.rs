@@ -213,7 +213,7 @@ impl InplaceOp2 for Add {
                         target
                             .iter_mut()
                             .zip(other)
-                            .for_each(|(target, &other)| *target += other)
+                            .for_each(|(target, &other)| *target += other);
                     },
                 );
             });

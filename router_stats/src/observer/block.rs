@@ -18,13 +18,12 @@ pub struct Blocks;
 impl Observer for Blocks {
     fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)> {
         [COS, ANGLE]
-            .map(|name| (name, sums([shape.domains, shape.layers, BlockPart::COUNT])))
+            .map(|name| (name, sums([shape.domains, BlockPart::COUNT])))
             .into()
     }
 
     fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()> {
         let &Event::Residual {
-            layer,
             part,
             input,
             output,
@@ -35,14 +34,13 @@ impl Observer for Blocks {
         let cosines = rows::cosines(input, output)?;
         let cos = table(tables, COS);
         for (&domain, &cosine) in batch.domains.iter().zip(&cosines) {
-            cos.row_mut(&[usize::from(domain), layer])[part as usize] += f64::from(cosine);
+            cos.row_mut(&[usize::from(domain)])[part as usize] += f64::from(cosine);
         }
         let angle = table(tables, ANGLE);
         for sequence in batch.sequences() {
             let last = sequence.end - 1;
             let domain = usize::from(batch.domains[last]);
-            angle.row_mut(&[domain, layer])[part as usize] +=
-                super::span::angle(f64::from(cosines[last]));
+            angle.row_mut(&[domain])[part as usize] += super::span::angle(f64::from(cosines[last]));
         }
         Ok(())
     }

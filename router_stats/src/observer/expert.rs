@@ -23,7 +23,7 @@ pub struct Experts;
 
 impl Observer for Experts {
     fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)> {
-        let per_expert = vec![shape.domains, shape.layers, shape.experts];
+        let per_expert = vec![shape.domains, shape.experts];
         let mut tables: Vec<_> = [NORM, NORM_SQ, GATED_NORM, GATED_NORM_SQ]
             .map(|name| (name, sums(per_expert.clone())))
             .into();
@@ -34,7 +34,6 @@ impl Observer for Experts {
 
     fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()> {
         let &Event::Expert {
-            layer,
             expert,
             rows,
             gates,
@@ -51,7 +50,7 @@ impl Observer for Experts {
         let mut add = |name: &str, value: &dyn Fn(f64, f64) -> f64| {
             let table = table(tables, name);
             for ((&domain, &gate), &(norm, _)) in domains.iter().zip(gates).zip(&norms) {
-                table.row_mut(&[usize::from(domain), layer])[expert] +=
+                table.row_mut(&[usize::from(domain)])[expert] +=
                     value(f64::from(gate), f64::from(norm));
             }
         };
@@ -61,15 +60,15 @@ impl Observer for Experts {
         add(GATED_NORM_SQ, &|gate, norm| (gate * norm) * (gate * norm));
         let table_max = table(tables, MAX);
         for (&domain, &(_, max)) in domains.iter().zip(&norms) {
-            let seen = &mut table_max.row_mut(&[usize::from(domain), layer])[expert];
+            let seen = &mut table_max.row_mut(&[usize::from(domain)])[expert];
             *seen = seen.max(f64::from(max));
         }
         let outputs = table(tables, OUTPUT);
-        let (domain_count, hidden) = (outputs.shape[0], outputs.shape[3]);
+        let (domain_count, hidden) = (outputs.shape[0], outputs.shape[2]);
         let mut sums = vec![0f64; domain_count * hidden];
         rows::sum_by_group(output, &domains, &mut sums)?;
         for (domain, sums) in sums.chunks_exact(hidden).enumerate() {
-            let table = outputs.row_mut(&[domain, layer, expert]);
+            let table = outputs.row_mut(&[domain, expert]);
             table
                 .iter_mut()
                 .zip(sums)

@@ -19,12 +19,14 @@ use crate::Result;
 /// Every observer, in the order events are shown to them.
 pub const OBSERVERS: &[&dyn Observer] = &[&routing::Routing, &expert::Experts, &block::Blocks];
 
-/// Turns events into sums.
+/// Turns the events of one block into sums.
 pub trait Observer: Sync {
-    /// The tables it adds to, for a model and corpus of `shape`.
+    /// The tables it adds to, domain first. They are those of one block; in
+    /// statistics the layer comes second.
     fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)>;
 
-    /// Adds one event to `tables`, which holds the tables of every observer.
+    /// Adds one event to `tables`, which holds the block's tables of every
+    /// observer.
     ///
     /// # Errors
     /// Only if a tensor cannot be read back from the device.
@@ -52,14 +54,37 @@ pub const TOKENS: &str = "tokens";
 /// Sequences seen, by domain: D.
 pub const SEQUENCES: &str = "sequences";
 
-/// Empty tables of every observer.
+/// Empty tables of statistics.
 pub fn tables(shape: &Shape) -> Tables {
     let counts = [TOKENS, SEQUENCES].map(|name| (name, sums([shape.domains])));
-    OBSERVERS
-        .iter()
-        .flat_map(|observer| observer.tables(shape))
-        .chain(span::tables(shape))
-        .chain(counts)
+    let mut tables = named(span::tables(shape).into_iter().chain(counts));
+    for (name, table) in block_tables(shape) {
+        let (domains, rest) = table.shape.split_at(1);
+        let shape = [domains, &[shape.layers], rest].concat();
+        tables.insert(name, Table::zeros(shape, table.merge));
+    }
+    tables
+}
+
+/// Empty tables of one block, which every observer can add to.
+pub fn block_tables(shape: &Shape) -> Tables {
+    named(OBSERVERS.iter().flat_map(|observer| observer.tables(shape)))
+}
+
+/// Merges what observers saw of block `layer` into statistics.
+pub fn add_block(tables: &mut Tables, layer: usize, block: &Tables) {
+    for (name, block) in block {
+        let table = table(tables, name);
+        for domain in 0..block.shape[0] {
+            let merge = table.merge;
+            merge.combine(table.row_mut(&[domain, layer]), block.row(&[domain]), 1.0);
+        }
+    }
+}
+
+fn named(tables: impl IntoIterator<Item = (&'static str, Table)>) -> Tables {
+    tables
+        .into_iter()
         .map(|(name, table)| (name.to_owned(), table))
         .collect()
 }

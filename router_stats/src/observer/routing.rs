@@ -21,8 +21,8 @@ pub struct Routing;
 
 impl Observer for Routing {
     fn tables(&self, shape: &Shape) -> Vec<(&'static str, Table)> {
-        let per_expert = [shape.domains, shape.layers, shape.experts];
-        let pairs = [shape.domains, shape.layers, shape.experts, shape.experts];
+        let per_expert = [shape.domains, shape.experts];
+        let pairs = [shape.domains, shape.experts, shape.experts];
         let mut tables: Vec<_> = [COUNT, GATE, GATE_SQ, SOFT_GATE]
             .map(|name| (name, sums(per_expert)))
             .into();
@@ -31,51 +31,49 @@ impl Observer for Routing {
     }
 
     fn observe(&self, event: &Event<'_>, batch: &Batch, tables: &mut Tables) -> Result<()> {
-        let &Event::Routing { layer, routes } = event else {
+        let &Event::Routing { routes } = event else {
             return Ok(());
         };
         let experts = routes.expert_count();
-        let chosen = || routes.experts.chunks_exact(routes.top_k);
-        let gates = || routes.gates.chunks_exact(routes.top_k);
-        let mut add = |name: &str, row: &mut dyn FnMut(usize, &mut [f64])| {
+        let chosen: Vec<&[u32]> = routes.experts.chunks_exact(routes.top_k).collect();
+        let gates: Vec<&[f32]> = routes.gates.chunks_exact(routes.top_k).collect();
+        let mut add = |name: &str, row: &dyn Fn(usize, &mut [f64])| {
             let table = table(tables, name);
             for (index, &domain) in batch.domains.iter().enumerate() {
-                row(index, table.row_mut(&[usize::from(domain), layer]));
+                row(index, table.row_mut(&[usize::from(domain)]));
             }
         };
-        let chosen: Vec<&[u32]> = chosen().collect();
-        let gates: Vec<&[f32]> = gates().collect();
-        add(COUNT, &mut |row, sums| {
-            chosen[row]
-                .iter()
-                .for_each(|&expert| sums[expert as usize] += 1.0);
+        let gated = |row: usize| chosen[row].iter().zip(gates[row]);
+        add(COUNT, &|row, sums| {
+            for &expert in chosen[row] {
+                sums[expert as usize] += 1.0;
+            }
         });
-        add(GATE, &mut |row, sums| {
-            for (&expert, &gate) in chosen[row].iter().zip(gates[row]) {
+        add(GATE, &|row, sums| {
+            for (&expert, &gate) in gated(row) {
                 sums[expert as usize] += f64::from(gate);
             }
         });
-        add(GATE_SQ, &mut |row, sums| {
-            for (&expert, &gate) in chosen[row].iter().zip(gates[row]) {
+        add(GATE_SQ, &|row, sums| {
+            for (&expert, &gate) in gated(row) {
                 sums[expert as usize] += f64::from(gate) * f64::from(gate);
             }
         });
-        add(SOFT_GATE, &mut |row, sums| {
-            for (sum, &score) in sums
-                .iter_mut()
-                .zip(&routes.scores[row * experts..][..experts])
-            {
+        add(SOFT_GATE, &|row, sums| {
+            let scores = &routes.scores[row * experts..][..experts];
+            for (sum, &score) in sums.iter_mut().zip(scores) {
                 *sum += f64::from(score);
             }
         });
-        add(PAIRS, &mut |row, sums| {
-            let width = (sums.len() as f64).sqrt() as usize;
+        let pairs = table(tables, PAIRS);
+        for (row, &domain) in batch.domains.iter().enumerate() {
             for &i in chosen[row] {
+                let sums = pairs.row_mut(&[usize::from(domain), i as usize]);
                 for &j in chosen[row] {
-                    sums[i as usize * width + j as usize] += 1.0;
+                    sums[j as usize] += 1.0;
                 }
             }
-        });
+        }
         Ok(())
     }
 }

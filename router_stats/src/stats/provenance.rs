@@ -197,10 +197,10 @@ mod tests {
             ("model family", |p| p.family.push('0')),
             ("calibration text", |p| p.corpus.push('0')),
             ("domains, their weights and documents", |p| {
-                p.domains[0].name.push('0')
+                p.domains[0].name.push('0');
             }),
             ("domains, their weights and documents", |p| {
-                p.domains[0].weight += 1.0
+                p.domains[0].weight += 1.0;
             }),
             ("sequence length", |p| p.seq_len += 1),
             ("seed", |p| p.seed += 1),

@@ -38,7 +38,7 @@ impl Merge {
     }
 
     /// Combines `from`, scaled by a domain's weight if it is a sum, into `into`.
-    fn combine(self, into: &mut [f64], from: &[f64], weight: f64) {
+    pub(crate) fn combine(self, into: &mut [f64], from: &[f64], weight: f64) {
         for (into, &from) in into.iter_mut().zip(from) {
             match self {
                 Self::Sum => *into += weight * from,

@@ -14,9 +14,9 @@ use super::Heads;
 use crate::forward::simd;
 
 /// Queries a parallel task takes.
-const TASK: usize = 64;
+const TASK: usize = 60;
 /// Queries scored together, so that a load of keys or values serves all.
-const TILE: usize = 4;
+const TILE: usize = 6;
 /// Vectors of positions or dimensions taken together.
 const WIDE: usize = 2;
 /// Rows are padded to a multiple of this: `WIDE` of the widest vectors.
