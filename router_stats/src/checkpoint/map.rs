@@ -10,6 +10,10 @@ use memmap2::Mmap;
 
 use crate::{Error, Result};
 
+/// Ranges from this size are given back. Below it, telling every processor
+/// that a page is gone costs more than the page.
+const WORTH_RELEASING: usize = 256 << 10;
+
 /// A whole file, mapped read-only.
 #[derive(Debug)]
 pub(crate) struct Map(Mmap);
@@ -43,11 +47,12 @@ impl Map {
     }
 
     /// Lets the system take back the pages that hold `range`, so that they no
-    /// longer count as resident. Reading them again reads the file again.
+    /// longer count as resident, if they are many. Reading them again reads
+    /// the file again.
     /// Advice only: failure is ignored, and other systems do nothing.
     pub(crate) fn release(&self, range: Range<usize>) {
         #[cfg(any(target_os = "linux", target_os = "macos"))]
-        if range.start < range.end && range.end <= self.0.len() {
+        if range.len() >= WORTH_RELEASING && range.end <= self.0.len() {
             use memmap2::UncheckedAdvice::DontNeed;
             // SAFETY: the mapping is shared and read-only, so dropped pages
             // are refilled from the file: no byte that a live reference sees

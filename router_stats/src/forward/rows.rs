@@ -285,7 +285,7 @@ pub(crate) fn cosines(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
             .map(|(a, b)| {
                 simd::dispatch(
                     #[inline(always)]
-                    || cosine(simd::dots(a, b)),
+                    || cosine([simd::dot(a, b), simd::dot(a, a), simd::dot(b, b)]),
                 )
             })
             .collect()

@@ -51,49 +51,75 @@ pub(super) fn silu(x: f32) -> f32 {
 /// Lanes a reduction keeps apart so that it vectorises.
 const LANES: usize = 16;
 
-/// Folds two rows elementwise into one sum.
+/// Folds `step` over two rows of one length, lane by lane, then the lanes with
+/// `join` as a tree, which takes log₂ steps where a chain takes one each.
 #[inline(always)]
-pub(super) fn reduce(a: &[f32], b: &[f32], f: impl Fn(f32, f32, f32) -> f32) -> f32 {
-    let mut lanes = [0f32; LANES];
+fn reduce(
+    a: &[f32],
+    b: &[f32],
+    start: f32,
+    step: impl Fn(f32, f32, f32) -> f32,
+    join: impl Fn(f32, f32) -> f32,
+) -> f32 {
+    let mut lanes = [start; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
     let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
     for (a, b) in a_chunks.zip(b_chunks) {
         for lane in 0..LANES {
-            lanes[lane] = f(lanes[lane], a[lane], b[lane]);
+            lanes[lane] = step(lanes[lane], a[lane], b[lane]);
         }
     }
     for ((lane, &a), &b) in lanes.iter_mut().zip(a_rest).zip(b_rest) {
-        *lane = f(*lane, a, b);
+        *lane = step(*lane, a, b);
     }
-    lanes.iter().sum()
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = join(lanes[lane], lanes[lane + width]);
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+#[inline(always)]
+fn plus(a: f32, b: f32) -> f32 {
+    a + b
+}
+
+/// The larger of two; unlike `f32::max`, one instruction.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a {
+        b
+    } else {
+        a
+    }
+}
+
+/// Sum of a row.
+#[inline(always)]
+pub(super) fn sum(row: &[f32]) -> f32 {
+    reduce(row, row, 0.0, |sum, x, _| sum + x, plus)
 }
 
 /// a·b over two rows.
 #[inline(always)]
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    reduce(a, b, |sum, a, b| a.mul_add(b, sum))
+    reduce(a, b, 0.0, |sum, a, b| a.mul_add(b, sum), plus)
 }
 
-/// a·b, a·a and b·b over two rows, read once.
+/// Largest value of a row, −∞ if it is empty. NaNs are passed over.
 #[inline(always)]
-pub(super) fn dots(a: &[f32], b: &[f32]) -> [f32; 3] {
-    let mut lanes = [[0f32; LANES]; 3];
-    let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let (a_rest, b_rest) = (a_chunks.remainder(), b_chunks.remainder());
-    for (a, b) in a_chunks.zip(b_chunks) {
-        for lane in 0..LANES {
-            lanes[0][lane] = a[lane].mul_add(b[lane], lanes[0][lane]);
-            lanes[1][lane] = a[lane].mul_add(a[lane], lanes[1][lane]);
-            lanes[2][lane] = b[lane].mul_add(b[lane], lanes[2][lane]);
-        }
-    }
-    let mut sums = lanes.map(|lanes| lanes.iter().sum::<f32>());
-    for (&a, &b) in a_rest.iter().zip(b_rest) {
-        sums[0] += a * b;
-        sums[1] += a * a;
-        sums[2] += b * b;
-    }
-    sums
+pub(super) fn max(row: &[f32]) -> f32 {
+    let step = |max, x, _| larger(max, x);
+    reduce(row, row, f32::NEG_INFINITY, step, larger)
+}
+
+/// Largest absolute value of a row.
+#[inline(always)]
+pub(super) fn max_abs(row: &[f32]) -> f32 {
+    reduce(row, row, 0.0, |max, x, _| larger(max, x.abs()), larger)
 }
 
 /// out = row · weight / √(mean(row²) + ε).
@@ -103,46 +129,6 @@ pub(super) fn rms_norm(row: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     for ((out, &value), &weight) in out.iter_mut().zip(row).zip(weight) {
         *out = value * scale * weight;
     }
-}
-
-/// Largest value of a row, −∞ if it is empty. NaNs are passed over.
-#[inline(always)]
-pub(super) fn max(row: &[f32]) -> f32 {
-    let larger = |a: f32, b: f32| if b > a { b } else { a };
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = larger(lanes[lane], chunk[lane]);
-        }
-    }
-    lanes
-        .into_iter()
-        .chain(rest.iter().copied())
-        .fold(f32::NEG_INFINITY, larger)
-}
-
-/// Largest absolute value of a row.
-#[inline(always)]
-pub(super) fn max_abs(row: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let chunks = row.chunks_exact(LANES);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for lane in 0..LANES {
-            let magnitude = chunk[lane].abs();
-            lanes[lane] = if magnitude > lanes[lane] {
-                magnitude
-            } else {
-                lanes[lane]
-            };
-        }
-    }
-    lanes
-        .into_iter()
-        .chain(rest.iter().map(|x| x.abs()))
-        .fold(0.0, f32::max)
 }
 
 #[cfg(test)]
@@ -180,11 +166,7 @@ mod tests {
                 .map(|(&a, &b)| f64::from(a) * f64::from(b))
                 .sum();
             assert!((f64::from(dot(&a, &b)) - exact).abs() < 1e-5);
-            let each = [dot(&a, &b), dot(&a, &a), dot(&b, &b)];
-            assert!(dots(&a, &b)
-                .iter()
-                .zip(each)
-                .all(|(x, y)| (x - y).abs() < 1e-5));
+            assert!((sum(&a) - a.iter().sum::<f32>()).abs() < 1e-5);
             assert_eq!(max_abs(&a), a.iter().fold(0f32, |m, x| m.max(x.abs())));
             assert_eq!(max(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }

@@ -233,10 +233,5 @@ fn softmax_numerators(row: &mut [f32], all: Range<usize>, seen: Range<usize>, sc
     for weight in row.iter_mut() {
         *weight = simd::exp((*weight - max) * scale);
     }
-    simd::reduce(
-        row,
-        row,
-        #[inline(always)]
-        |sum, weight, _| sum + weight,
-    )
+    simd::sum(row)
 }
