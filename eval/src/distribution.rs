@@ -31,7 +31,7 @@ pub struct Prediction<'a> {
 }
 
 impl<'a> Distribution<'a> {
-    /// Softmax of `logits` [V], which it overwrites: exponentials in f32,
+    /// Softmax of `logits` `[V]`, which it overwrites: exponentials in f32,
     /// sums in f64. `None` if a logit is NaN or +∞, all are −∞, `target` has
     /// probability zero, or it is not below V.
     pub fn new(logits: &'a mut [f32], target: usize) -> Option<Self> {

@@ -8,15 +8,15 @@
 pub struct Names {
     /// Token embedding [V, H].
     pub embedding: &'static str,
-    /// Norm before the head [H].
+    /// Norm before the head `[H]`.
     pub final_norm: &'static str,
     /// Head [V, H]; absent if tied.
     pub head: &'static str,
     /// What every block's names begin with, up to the layer index.
     pub layers: &'static str,
-    /// Norm before attention [H].
+    /// Norm before attention `[H]`.
     pub attention_norm: &'static str,
-    /// Norm before the feed-forward part [H].
+    /// Norm before the feed-forward part `[H]`.
     pub mlp_norm: &'static str,
     /// Attention module; holds `q_proj`, `k_proj`, `v_proj`, `o_proj`, `q_norm`, `k_norm`.
     pub attention: &'static str,
