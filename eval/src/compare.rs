@@ -5,6 +5,11 @@
 //! Σ outcomes / Σ tokens of the sequences drawn. Two models are compared on
 //! the same draws, which cancels what is hard about the text itself.
 //!
+//! Limitation: a sequence is a window of packed text, and consecutive windows
+//! of one long document count as separate clusters although they are alike.
+//! Intervals of a domain made of few documents are therefore optimistic
+//! (too narrow), the more so the longer its documents are against a sequence.
+//!
 //! Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
 //! chapter 13 (percentile intervals); Koehn, "Statistical Significance Tests
 //! for Machine Translation Evaluation", EMNLP 2004 (paired bootstrap);

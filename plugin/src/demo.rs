@@ -34,6 +34,8 @@ macro_rules! embedded {
 /// Path inside the directory, and content.
 const FILES: &[(&str, &[u8])] = embedded![
     "README.md",
+    "LICENSE",
+    "NOTICE",
     "config.json",
     "generation_config.json",
     "model.safetensors",
@@ -171,6 +173,18 @@ mod tests {
         std::fs::write(&weights, b"short").unwrap();
         Demo::unpack(&cache, &Silent).unwrap();
         assert!(is_whole(demo.dir()));
+    }
+
+    #[test]
+    fn licences_come_with_the_files() {
+        let text = |name: &str| {
+            let (_, content) = FILES.iter().find(|(path, _)| *path == name).unwrap();
+            std::str::from_utf8(content).unwrap()
+        };
+        assert!(text("LICENSE").contains("Apache License"));
+        for file in TEXTS {
+            assert!(text("NOTICE").contains(file), "{file}");
+        }
     }
 
     #[test]

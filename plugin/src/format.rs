@@ -3,17 +3,7 @@
 use std::time::Duration;
 
 /// `65,536`.
-pub(crate) fn count(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
+pub(crate) use prune_eval::report::thousands as count;
 
 /// `9.1k`, three significant digits at most, no unit.
 pub(crate) fn short(x: f64) -> String {

@@ -5,8 +5,9 @@
 //! downloaded; an interrupted download continues where it stopped. It does not
 //! read what it downloads, apart from the names in a shard index.
 //!
-//! Environment: `HF_ENDPOINT`, `HF_HUB_CACHE` or `HF_HOME`, `HF_TOKEN` or the
-//! file `hf auth login` leaves, `HF_HUB_OFFLINE`.
+//! Environment: `HF_HOME` (default `~/.cache/huggingface`), `HF_HUB_CACHE`
+//! (default `$HF_HOME/hub`), `HF_TOKEN` or else the file `$HF_HOME/token` that
+//! `hf auth login` leaves, `HF_ENDPOINT`, `HF_HUB_OFFLINE`.
 
 mod failure;
 mod token;
@@ -48,6 +49,7 @@ const POLL: Duration = Duration::from_millis(100);
 pub struct Hub {
     cache: hf_hub::Cache,
     endpoint: Option<String>,
+    /// Resolved: never [`Token::Ambient`].
     token: Token,
     offline: bool,
 }
@@ -64,14 +66,20 @@ pub struct Snapshot {
 impl Hub {
     /// Access as the environment says.
     pub fn from_env(token: Token) -> Self {
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self::from_variables(token, &|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(token: Token, variable: &dyn Fn(&str) -> Option<String>) -> Self {
+        let set = |name| variable(name).filter(|value| !value.is_empty());
+        let home = set("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
+            let user = std::env::home_dir().unwrap_or_default();
+            user.join(".cache").join("huggingface")
+        });
+        let cache = set("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from);
         Self {
-            cache: match set("HF_HUB_CACHE") {
-                Some(path) => hf_hub::Cache::new(path.into()),
-                None => hf_hub::Cache::from_env(),
-            },
+            cache: hf_hub::Cache::new(cache),
             endpoint: set("HF_ENDPOINT"),
-            token,
+            token: token.resolved(set("HF_TOKEN"), &home.join("token")),
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| {
                 ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str())
             }),
@@ -128,18 +136,12 @@ impl Hub {
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint.trim_end_matches('/').to_owned());
         }
-        builder = match &self.token {
-            Token::Literal(token) => builder.with_token(Some(token.clone())),
-            Token::Anonymous => builder.with_token(None),
-            Token::Ambient => match std::env::var("HF_TOKEN")
-                .ok()
-                .filter(|token| !token.is_empty())
-            {
-                Some(token) => builder.with_token(Some(token)),
-                None => builder,
-            },
+        let token = match &self.token {
+            Token::Literal(token) => Some(token.clone()),
+            Token::Ambient | Token::Anonymous => None,
         };
-        builder.build()
+        // Always set: hf-hub would look for a file beside the cache.
+        builder.with_token(token).build()
     }
 
     fn snapshot_dir(&self, repo: &Repo, commit: &str) -> PathBuf {
@@ -159,7 +161,8 @@ impl Hub {
             })
             .ok_or_else(|| CONFIG.to_owned())?;
         let dir = config.parent().map(Path::to_path_buf).unwrap_or_default();
-        let weights = if dir.join(INDEX).exists() {
+        let has = |name: &str| dir.join(name).exists();
+        let weights = if is_sharded(has) {
             shards(&dir.join(INDEX)).map_err(|_| INDEX.to_owned())?
         } else {
             BTreeSet::from([WEIGHTS.to_owned()])
@@ -190,7 +193,7 @@ impl Hub {
         if !listing.has(CONFIG) {
             return Err(fail(Failure::NoCheckpoint(CONFIG)));
         }
-        let sharded = listing.has(INDEX);
+        let sharded = is_sharded(|name| listing.has(name));
         if !sharded && !listing.has(WEIGHTS) {
             return Err(fail(Failure::NoCheckpoint(
                 "model.safetensors, nor an index with shards",
@@ -247,6 +250,12 @@ pub fn is_id(model: &str) -> bool {
     model
         .split_once('/')
         .is_some_and(|(org, name)| part(org) && part(name))
+}
+
+/// Whether the weights are the shards of the index. One file with all of them
+/// goes before an index, as it does when a checkpoint is opened.
+fn is_sharded(has: impl Fn(&str) -> bool) -> bool {
+    has(INDEX) && !has(WEIGHTS)
 }
 
 /// What the hub says about a repository at a revision.

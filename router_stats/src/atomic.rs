@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::{Error, Result};
 
+/// How names of unfinished files begin.
+pub(crate) const TEMPORARY: &str = ".partial-";
+
 /// Writes `path` through `fill`: into a temporary sibling that is flushed to
 /// disk and renamed, so that at any moment the old file is there or the new
 /// one. On error the old file stays and nothing else remains.
@@ -26,7 +29,7 @@ fn write_in(
     fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> io::Result<()> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".partial-");
+    builder.prefix(TEMPORARY);
     // Temporary files are private; a finished one is as readable as any other.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -236,6 +236,24 @@ pub enum Error {
         /// What was asked for.
         found: String,
     },
+    /// Weights are finite, but what a layer computes from them is not.
+    #[error("{}: layer {layer}: expected finite activations, found {value} in table `{table}`", path.display())]
+    NonFiniteActivations {
+        /// Checkpoint directory.
+        path: PathBuf,
+        /// Layer, from 0.
+        layer: usize,
+        /// Table of statistics that shows it.
+        table: String,
+        /// The bad value.
+        value: f64,
+    },
+    /// Another calibration holds the state folder.
+    #[error("{}: expected a state folder of its own, found another run using it", path.display())]
+    StateInUse {
+        /// State folder.
+        path: PathBuf,
+    },
     /// The user asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -288,6 +306,12 @@ impl Error {
             Self::StatsVersion { .. } | Self::MissingTable { .. } => "run `calibrate` again with this version",
             Self::StatsMismatch { .. } => {
                 "only statistics of one model, made with the same settings, can be merged"
+            }
+            Self::NonFiniteActivations { .. } => {
+                "the weights are finite but activations overflow: the checkpoint is damaged or needs another dtype"
+            }
+            Self::StateInUse { .. } => {
+                "wait for the other run to end, or give this one another output"
             }
             Self::Interrupted => "finished layers are kept; the same command continues after them",
             _ => return None,

@@ -9,3 +9,4 @@ mod failure;
 mod program;
 mod serve;
 mod steps;
+mod usage;

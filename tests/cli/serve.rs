@@ -124,6 +124,33 @@ fn check_routes(server: &Server, id: &str, experts: u64) {
     assert!(answer["choices"][0]["text"].is_string(), "{answer}");
 }
 
+/// What cannot be answered is refused as OpenAI does.
+fn check_refusals(server: &Server, id: &str) {
+    let refused = |path: &str, body: &str| {
+        let url = format!("{}{path}", server.url);
+        let request = server.client.post(url).body(body.to_owned());
+        let response = request.header("content-type", "application/json").send();
+        let response = response.unwrap();
+        let status = response.status();
+        let answer: Value = response.json().unwrap();
+        assert!(answer["error"]["message"].is_string(), "{answer}");
+        assert_eq!(answer["error"]["type"], "invalid_request_error", "{answer}");
+        (status, answer["error"]["code"].clone())
+    };
+    let unknown = (StatusCode::NOT_FOUND, json!("model_not_found"));
+    for stream in [false, true] {
+        let body = chat("nobody", stream).to_string();
+        assert_eq!(refused("/v1/chat/completions", &body), unknown);
+    }
+    let prompt = json!({"model": "nobody", "prompt": "Once"}).to_string();
+    assert_eq!(refused("/v1/completions", &prompt), unknown);
+    let malformed = (StatusCode::BAD_REQUEST, Value::Null);
+    assert_eq!(refused("/v1/chat/completions", "{"), malformed);
+    let fieldless = json!({ "model": id }).to_string();
+    let (status, _) = refused("/v1/chat/completions", &fieldless);
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY);
+}
+
 /// A stream says what a whole answer says, and ends as it must.
 ///
 /// Only of models that speak: where the last token is a part of a character,
@@ -168,6 +195,7 @@ fn the_demo_model_is_pruned_once_and_served() {
     let server = Server::start(&workshop, &args, None);
     check_routes(&server, "demo-reap-0.5", 8);
     check_stream(&server, "demo-reap-0.5");
+    check_refusals(&server, "demo-reap-0.5");
     let pruning = server.get("/v1/pruning");
     let loss = &pruning["evaluation"]["variants"][0]["all"]["perplexity_change"];
     assert!(loss["value"].is_f64(), "{pruning}");

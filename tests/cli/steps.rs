@@ -91,6 +91,27 @@ fn a_plan_costs_what_its_checkpoint_costs() {
 }
 
 #[test]
+fn a_measured_loss_stays_with_the_checkpoint() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let plan = workshop.plan("qwen3_moe").display().to_string();
+    let text = repository("models/demo/held-out/stories.txt");
+    let (out, report) = (
+        workshop.arg("half"),
+        workshop.path("half/pruning_report.json"),
+    );
+    let args = ["prune", "-m", &model, "--plan", &plan, "-o", &out, "--json"];
+    let measured = ["--text", &text, "--eval-tokens", "512"];
+    let written = workshop.succeed(&[&args[..], &measured].concat()).json();
+    let stored: serde_json::Value = serde_json::from_slice(&fs::read(&report).unwrap()).unwrap();
+    assert!(stored["variants"][0]["all"]["perplexity_change"].is_object());
+    assert_eq!(written["evaluation"], stored);
+    // Another checkpoint in its place has its own loss, or none.
+    workshop.succeed(&[&args[..], &["--no-eval", "--force"]].concat());
+    assert!(!report.exists());
+}
+
+#[test]
 fn merged_shards_are_one_run() {
     let workshop = Workshop::new();
     let small = ["--batch-tokens", "128"];

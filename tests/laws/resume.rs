@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prune_tests::{ragged, Golden};
-use router_stats::calibration::{calibrate, CalibrateOptions, Sequences};
+use router_stats::calibration::{calibrate, remove_state, CalibrateOptions, Sequences};
 use router_stats::forward::{Model, IN_FLIGHT};
 use router_stats::progress::{Progress, Update};
 use router_stats::stats::Stats;
@@ -87,9 +87,10 @@ impl<'a> Run<'a> {
     fn finish(&self) -> (usize, Vec<u8>) {
         let progress = StopAt::never();
         let stats = self.go(&progress).unwrap();
-        assert!(!self.state().exists());
         let path = self.folder.path().join("whole.stats");
         stats.write(&path).unwrap();
+        remove_state(self.state()).unwrap();
+        assert!(!self.state().exists());
         (progress.steps(), fs::read(path).unwrap())
     }
 

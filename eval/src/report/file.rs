@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
+use router_stats::atomic;
 use serde_json::Value;
 
 use super::{Model, Report, VERSION};
@@ -40,22 +42,13 @@ impl Report {
         Ok(report)
     }
 
-    /// Writes the report: a temporary sibling first, then renamed, so that
-    /// `path` never holds half of it.
+    /// Writes the report, so that `path` never holds half of it.
     ///
     /// # Errors
-    /// [`Error::Io`]
+    /// [`Io`](router_stats::Error::Io)
     pub fn write(&self, path: &Path) -> Result<()> {
-        let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(format!(".{}.tmp", std::process::id()));
-        let temporary = path.with_file_name(name);
-        let written = fs::write(&temporary, self.to_json() + "\n")
-            .and_then(|()| fs::rename(&temporary, path));
-        written.map_err(|source| {
-            // Best effort: the error to report is the first one.
-            let _ = fs::remove_file(&temporary);
-            Error::io(path)(source)
-        })
+        let text = self.to_json() + "\n";
+        Ok(atomic::write(path, |file| file.write_all(text.as_bytes()))?)
     }
 
     /// The report on one line of JSON.
@@ -191,6 +184,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("absent").join("report.json");
         let error = sample(&[]).write(&path).unwrap_err();
+        assert!(matches!(error, Error::RouterStats(_)));
         assert!(error.to_string().contains("absent"), "{error}");
     }
 

@@ -39,8 +39,8 @@ pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     (value * scale).round() / scale + 0.0
 }
 
-/// `32,704`
-pub(super) fn thousands(n: u64) -> String {
+/// A number with its digits in groups of three: `32,704`.
+pub fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

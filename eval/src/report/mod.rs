@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use format::thousands;
+
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
 use crate::evaluator::{self, Statistic, EVALUATORS};
 use crate::{Error, Result};

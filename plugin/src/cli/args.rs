@@ -23,7 +23,7 @@ pub(super) struct ModelArgs {
     pub(super) model_id: Option<String>,
 
     /// Branch, tag or commit on the hub
-    #[arg(long, value_name = "REVISION")]
+    #[arg(long, value_name = "REVISION", requires = "model_id")]
     pub(super) hf_revision: Option<String>,
 
     /// Hub token: `cache`, `none`, `literal:TOKEN`, `env:VARIABLE` or `path:FILE`
@@ -100,6 +100,7 @@ impl CalibrationArgs {
 #[command(
     next_help_heading = "Pruning",
     group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "drop_layers"]).multiple(true)),
+    group(ArgGroup::new("expert_budget").args(["prune_experts", "keep_experts"])),
 )]
 pub(super) struct BudgetArgs {
     /// Fraction of the experts to remove from every layer
@@ -115,15 +116,15 @@ pub(super) struct BudgetArgs {
     pub(super) drop_layers: Option<LayerBudget>,
 
     /// Which experts go
-    #[arg(long, default_value = default_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(criteria()), requires = "budget")]
+    #[arg(long, default_value = default_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(criteria()), requires = "expert_budget")]
     pub(super) criterion: String,
 
     /// How many go in which layer
-    #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = allocators(), requires = "budget")]
+    #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = allocators(), hide = true, requires = "expert_budget")]
     pub(super) allocation: String,
 
     /// Which layers go
-    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = layer_criteria(), requires = "drop_layers")]
+    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = layer_criteria(), hide = true, requires = "drop_layers")]
     pub(super) layer_criterion: String,
 }
 

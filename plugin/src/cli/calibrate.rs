@@ -6,9 +6,8 @@ use router_stats::calibration::{self, CalibrateOptions};
 
 use super::args::{surroundings, CalibrationArgs, ModelArgs};
 use super::Global;
-use crate::demo::Demo;
 use crate::format;
-use crate::pipeline::{self, Reporter};
+use crate::pipeline::{self, Reporter, HELD_OUT};
 use crate::Error;
 
 /// Arguments of `calibrate`.
@@ -19,6 +18,11 @@ pub(super) struct Args {
 
     #[command(flatten)]
     calibration: CalibrationArgs,
+
+    /// Fraction of your documents to leave out, for `serve --plan` with the same
+    /// text to check on: it takes the default fraction
+    #[arg(long, default_value_t = HELD_OUT, value_name = "FRACTION", value_parser = parse_fraction, requires = "calibration", help_heading = "Calibration")]
+    held_out: f64,
 
     /// Seed of the order of documents
     #[arg(long, default_value_t = 0)]
@@ -37,17 +41,18 @@ pub(super) struct Args {
 pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
-    let sources = if args.calibration.calibration.is_empty() {
-        Demo::unpack(&cache, &console)?.calibration()
+    let sources = &args.calibration.calibration;
+    let corpus = if sources.is_empty() {
+        pipeline::bundled_calibration(&model, &cache, &console)?
     } else {
-        args.calibration.calibration.clone()
+        pipeline::read(sources, &model)?.split(args.held_out).0
     };
-    let corpus = pipeline::read(&sources, &model)?;
     let settings = args.calibration.options(args.seed);
     let sequences = pipeline::sequences(&corpus, &model, &settings.pack())?;
+    let state = partial(&args.output);
     let options = CalibrateOptions {
         batch_tokens: settings.batch_tokens,
-        state: Some(partial(&args.output)),
+        state: Some(state.clone()),
         spill: settings.spill,
         shard: args.shard.unwrap_or([0, 1]),
     };
@@ -56,6 +61,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let started = std::time::Instant::now();
     let stats = calibration::calibrate(&model.forward, &sequences, &options, &console)?;
     stats.write(&args.output)?;
+    calibration::remove_state(&state)?;
     let tokens: u64 = stats
         .provenance
         .domains
@@ -80,6 +86,14 @@ fn partial(output: &Path) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_os_string();
     name.push(".partial");
     output.with_file_name(name)
+}
+
+/// A share that leaves something: from 0 to less than 1.
+fn parse_fraction(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|fraction| (0.0..1.0).contains(fraction))
+        .ok_or_else(|| "expected 0 or more, and less than 1".to_owned())
 }
 
 /// `2/4` → part 1 of 4, counted from 0.
@@ -107,6 +121,15 @@ mod tests {
         assert_eq!(parse_shard("4/4").unwrap(), [3, 4]);
         for bad in ["0/4", "5/4", "1", "1/0", "a/b", "-1/4", ""] {
             assert!(parse_shard(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn something_is_left_to_calibrate_with() {
+        assert_eq!(parse_fraction("0"), Ok(0.0));
+        assert_eq!(parse_fraction("0.25"), Ok(0.25));
+        for bad in ["1", "-0.1", "nan", "inf", "a", ""] {
+            assert!(parse_fraction(bad).is_err(), "{bad}");
         }
     }
 

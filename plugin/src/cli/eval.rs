@@ -1,6 +1,7 @@
 //! `eval`: what plans and checkpoints lose on held-out text.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use clap::ArgGroup;
 use prune_eval::{EvalOptions, Variant};
@@ -8,6 +9,7 @@ use router_stats::family::Keep;
 use router_stats::stats::Stats;
 
 use super::args::{criteria, surroundings, CalibrationArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::given::Given;
 use super::progress::Console;
 use super::{output, Global};
 use crate::cache::Cache;
@@ -42,11 +44,11 @@ pub(super) struct Args {
     drop_layers: Option<LayerBudget>,
 
     /// Criteria of plans made on the fly, or `all`
-    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "made", value_parser = criteria_or_all())]
+    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = criteria_or_all())]
     criterion: Vec<String>,
 
     /// Statistics to make plans from [default: calibrate, or what the cache holds]
-    #[arg(long, value_name = "STATS", requires = "made", conflicts_with_all = ["calibration", "calibration_tokens", "batch_tokens", "spill"])]
+    #[arg(long, value_name = "STATS", requires = "made", conflicts_with_all = ["calibration", "calibration_tokens", "spill"])]
     stats: Option<PathBuf>,
 
     /// Seed of criteria that draw at random and of the order of documents
@@ -80,13 +82,14 @@ pub(super) struct Args {
 }
 
 /// Runs `eval`.
-pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
+    check(args, given)?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut plans: Vec<(String, ValidPlan)> = Vec::new();
     for path in &args.plan {
         let plan = ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
-        plans.push((stem(path), plan));
+        plans.push((pipeline::plan_name(path), plan));
     }
     plans.extend(made(args, &model, &cache, &console)?);
     let checkpoints = args
@@ -101,20 +104,21 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         })
         .collect::<crate::Result<Vec<_>>>()?;
 
+    let mut taken = BTreeSet::from([model.name.clone()]);
+    let mut variants: Vec<Variant<'_>> = Vec::new();
     let variant = |name: &str, model, keep: Option<&Keep>| Variant {
         name: name.to_owned(),
         model,
         keep: keep.cloned(),
     };
-    let mut variants: Vec<Variant<'_>> = plans
-        .iter()
-        .map(|(name, plan)| variant(name, &model.forward, Some(plan.keep())))
-        .collect();
-    variants.extend(
-        checkpoints
-            .iter()
-            .map(|checkpoint| variant(&checkpoint.name, &checkpoint.forward, None)),
-    );
+    variants.extend(plans.iter().map(|(name, plan)| {
+        let name = distinct(name, "plan", &mut taken);
+        variant(&name, &model.forward, Some(plan.keep()))
+    }));
+    variants.extend(checkpoints.iter().map(|checkpoint| {
+        let name = distinct(&checkpoint.name, "checkpoint", &mut taken);
+        variant(&name, &checkpoint.forward, None)
+    }));
 
     let corpus = args.text.corpus(&model, &cache, &console)?;
     let options = EvaluationOptions {
@@ -236,16 +240,55 @@ fn name(options: &PlanOptions) -> String {
         .join(", ")
 }
 
-fn stem(path: &Path) -> String {
-    let name = path
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .unwrap_or_default();
-    let name = name.strip_suffix(".json").unwrap_or(&name);
-    name.strip_suffix(".plan").unwrap_or(name).to_owned()
+/// `name`, or if that is taken `name (kind)`, then `name (kind 2)` and so on: a
+/// report tells models apart by their names.
+fn distinct(name: &str, kind: &str, taken: &mut BTreeSet<String>) -> String {
+    let mut unique = name.to_owned();
+    let mut count = 1;
+    while !taken.insert(unique.clone()) {
+        unique = if count == 1 {
+            format!("{name} ({kind})")
+        } else {
+            format!("{name} ({kind} {count})")
+        };
+        count += 1;
+    }
+    unique
+}
+
+/// Refuses flags that would do nothing.
+fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
+    let calibrates =
+        args.stats.is_none() && (!args.prune_experts.is_empty() || args.drop_layers.is_some());
+    given.refuse_unless(
+        calibrates,
+        &["--calibration", "--calibration-tokens", "--spill"],
+        "--prune-experts or --drop-layers, without --stats,",
+    )
 }
 
 fn criteria_or_all() -> clap::builder::PossibleValuesParser {
     let all = clap::builder::PossibleValue::new(ALL).help("Every one of them");
     clap::builder::PossibleValuesParser::new(criteria().into_iter().chain([all]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_unique() {
+        let mut taken = BTreeSet::from(["half".to_owned()]);
+        let names = [
+            ("half", "plan"),
+            ("half", "plan"),
+            ("half", "checkpoint"),
+            ("other", "checkpoint"),
+        ]
+        .map(|(name, kind)| distinct(name, kind, &mut taken));
+        assert_eq!(
+            names,
+            ["half (plan)", "half (plan 2)", "half (checkpoint)", "other"]
+        );
+    }
 }

@@ -6,6 +6,7 @@
 mod args;
 mod calibrate;
 mod eval;
+mod given;
 mod inspect;
 mod interrupt;
 mod output;
@@ -19,10 +20,11 @@ mod table;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::cache::Cache;
+use given::Given;
 
 /// Prunes Mixture-of-Experts models and serves them with mistral.rs
 #[derive(Parser)]
@@ -81,24 +83,40 @@ impl Global {
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     output::quiet(cli.global.quiet);
     log(cli.global.verbose);
-    match run(cli) {
+    let interrupted = cli.command.interrupted();
+    match run(cli, &matches) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error),
+        Err(error) => fail(&error, interrupted),
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+impl Command {
+    /// Advice after an interruption where the library's, which is about
+    /// calibrating, is wrong.
+    fn interrupted(&self) -> Option<&'static str> {
+        match self {
+            Self::Serve(_) | Self::Calibrate(_) => None,
+            Self::Plan(_) | Self::Prune(_) | Self::Eval(_) | Self::Inspect(_) | Self::Stats(_) => {
+                Some("nothing half-written remains; run it again")
+            }
+        }
+    }
+}
+
+fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     interrupt::install()?;
     let global = cli.global;
+    let given = Given::of(matches);
     match cli.command {
-        Command::Serve(args) => serve::execute(args, &global),
+        Command::Serve(args) => serve::execute(args, given, &global),
         Command::Calibrate(args) => calibrate::execute(&args, &global),
         Command::Plan(args) => plan::execute(&args, &global),
         Command::Prune(args) => prune::execute(&args, &global),
-        Command::Eval(args) => eval::execute(&args, &global),
+        Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Stats(args) => stats::execute(&args),
     }
@@ -119,8 +137,9 @@ fn log(verbose: u8) {
         .init();
 }
 
-/// Prints an error with its advice and finds its exit code.
-fn fail(error: &anyhow::Error) -> ExitCode {
+/// Prints an error with its advice, which after an interruption is
+/// `interrupted` if there is one, and finds its exit code.
+fn fail(error: &anyhow::Error, interrupted: Option<&str>) -> ExitCode {
     let mut advice = None;
     let mut code = 1;
     for cause in error.chain() {
@@ -139,6 +158,7 @@ fn fail(error: &anyhow::Error) -> ExitCode {
         }
         if is_interruption(cause) {
             code = interrupt::EXIT;
+            advice = interrupted.map(str::to_owned).or(advice);
         }
     }
     output::error(error, advice.as_deref());
@@ -164,8 +184,6 @@ fn is_interruption(error: &(dyn std::error::Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -175,7 +193,7 @@ mod tests {
 
     #[test]
     fn exit_codes_tell_usage_failure_and_interruption_apart() {
-        let code = |error: crate::Error| format!("{:?}", fail(&error.into()));
+        let code = |error: crate::Error| format!("{:?}", fail(&error.into(), None));
         let expected = |code: u8| format!("{:?}", ExitCode::from(code));
         assert_eq!(code(router_stats::Error::Interrupted.into()), expected(130));
         assert_eq!(

@@ -88,7 +88,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         force: args.force,
         card: CardFacts {
             source: args.model.source().hub_id(),
-            loss: report.as_ref().and_then(pipeline::loss),
+            report: report.clone(),
         },
         ..SurgeryOptions::default()
     };

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
-use prune_eval::Report;
+use prune_eval::{EvalOptions, Report};
 
 use super::args::{surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs};
+use super::given::Given;
 use super::{inspect, interrupt, Global};
 use crate::engine::{
     self, ApiKey, EngineOptions, LoaderOptions, ModelDType, PagedAttention, Server,
 };
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
-use crate::Error;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -139,9 +139,9 @@ enum Mode {
 }
 
 /// Runs `serve`.
-pub(super) fn execute(args: Args, global: &Global) -> anyhow::Result<()> {
+pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
+    check(&args, given)?;
     let (cache, console) = surroundings(global)?;
-    check(&args)?;
     // A port that is taken is known before the long work.
     let listener = engine::listen(&args.server.host, args.server.port)?;
     let address = listener.local_addr()?;
@@ -164,14 +164,19 @@ pub(super) fn execute(args: Args, global: &Global) -> anyhow::Result<()> {
         evaluation: (!args.no_eval).then(|| EvaluationOptions {
             tokens: args.evaluation.eval_tokens,
             seq_len: args.calibration.seq_len,
-            ..EvaluationOptions::default()
+            seed: args.seed,
+            options: EvalOptions {
+                batch_tokens: args.calibration.batch_tokens,
+                seed: args.seed,
+                ..EvalOptions::default()
+            },
         }),
         device: args.model.device()?,
         cache,
         reporter: console.clone(),
     };
     let id = job.id();
-    let bundled = job.texts.is_empty() && !matches!(job.change, Change::Nothing);
+    let bundled = job.texts.is_empty() && matches!(job.change, Change::Make(_));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
@@ -193,25 +198,25 @@ pub(super) fn execute(args: Args, global: &Global) -> anyhow::Result<()> {
 }
 
 /// Refuses flags that would do nothing.
-fn check(args: &Args) -> crate::Result<()> {
-    let changes = args.budget.asks() || args.plan.is_some();
-    let useless = [
-        (
-            "--calibration",
-            !args.calibration.calibration.is_empty() && !changes,
-        ),
-        ("--no-eval", args.no_eval && !changes),
-        ("--spill", args.calibration.spill && !args.budget.asks()),
-    ];
-    match useless.iter().find(|(_, useless)| *useless) {
-        None => Ok(()),
-        Some((option, _)) => Err(Error::Option {
-            option,
-            expected: "--prune-experts, --keep-experts, --drop-layers or --plan beside it"
-                .to_owned(),
-            found: "none of them".to_owned(),
-        }),
-    }
+fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
+    let makes = args.budget.asks();
+    let changes = makes || args.plan.is_some();
+    let measures = changes && !args.no_eval;
+    given.refuse_unless(
+        makes,
+        &["--calibration-tokens", "--spill"],
+        "--prune-experts, --keep-experts or --drop-layers",
+    )?;
+    given.refuse_unless(
+        changes,
+        &["--no-eval", "--eval-tokens"],
+        "--prune-experts, --keep-experts, --drop-layers or --plan",
+    )?;
+    given.refuse_unless(
+        makes || measures,
+        &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
+        "--prune-experts, --keep-experts, --drop-layers, or --plan without --no-eval,",
+    )
 }
 
 impl EngineArgs {

@@ -17,7 +17,7 @@ pub(super) struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Join statistics of one model: shards, or other text
+    /// Join statistics of one model: the parts of `calibrate --shard`
     Merge {
         /// Statistics files
         #[arg(required = true, num_args = 2.., value_name = "STATS")]

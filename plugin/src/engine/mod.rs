@@ -9,6 +9,7 @@ mod access;
 mod loader;
 mod paths;
 mod probe;
+mod refusal;
 mod serve;
 
 pub use access::ApiKey;

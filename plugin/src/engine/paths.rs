@@ -1,22 +1,23 @@
 //! The files of a checkpoint directory, as the engine wants them listed.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mistralrs_core::{AdapterPaths, LocalModelPaths, ModelPaths};
-use serde_json::Value;
+use router_stats::checkpoint::Checkpoint;
+use serde::de::IgnoredAny;
 
 use crate::Result;
 
-/// Lists the files of the checkpoint in `dir`.
+/// Lists the files of the checkpoint in `dir`. Those that hold weights are the
+/// ones that [`Checkpoint::open`] takes.
 ///
 /// The chat template is `chat_template.jinja` if there is one, else what
 /// `tokenizer_config.json` holds; the engine panics on a file that it cannot
 /// parse, so both JSON files are parsed here first.
 ///
 /// # Errors
-/// If the index, `tokenizer_config.json` or `generation_config.json` is not
-/// JSON, or the tokenizer is absent.
+/// If the checkpoint does not open, `tokenizer_config.json` or
+/// `generation_config.json` is not JSON, or the tokenizer is absent.
 pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     let existing = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
     let tokenizer = existing("tokenizer.json").ok_or_else(|| router_stats::Error::NoTokenizer {
@@ -30,11 +31,13 @@ pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     {
         json(path)?;
     }
+    let checkpoint = Checkpoint::open(dir)?;
+    let weights = checkpoint.files().map(Path::to_path_buf).collect();
     Ok(Box::new(LocalModelPaths {
         tokenizer_filename: tokenizer,
         config_filename: dir.join("config.json"),
         template_filename: existing("chat_template.jinja").or(tokenizer_config),
-        filenames: weights(dir)?,
+        filenames: weights,
         adapter_paths: AdapterPaths::None,
         gen_conf: generation_config,
         preprocessor_config: None,
@@ -43,34 +46,25 @@ pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     }))
 }
 
-/// The shards that the index names, else the one file.
-fn weights(dir: &Path) -> Result<Vec<PathBuf>> {
-    let index = dir.join("model.safetensors.index.json");
-    if !index.is_file() {
-        return Ok(vec![dir.join("model.safetensors")]);
-    }
-    let shards: BTreeSet<PathBuf> = json(&index)?["weight_map"]
-        .as_object()
-        .into_iter()
-        .flat_map(|map| map.values())
-        .filter_map(|name| Some(dir.join(name.as_str()?)))
-        .collect();
-    Ok(shards.into_iter().collect())
-}
-
-fn json(path: &Path) -> Result<Value> {
+/// Refuses a file that is not JSON.
+fn json(path: &Path) -> Result<()> {
     let text = std::fs::read(path).map_err(router_stats::Error::io(path))?;
-    serde_json::from_slice(&text).map_err(|source| {
-        router_stats::Error::Json {
+    match serde_json::from_slice::<IgnoredAny>(&text) {
+        Ok(_) => Ok(()),
+        Err(source) => Err(router_stats::Error::Json {
             path: path.to_path_buf(),
             source,
         }
-        .into()
-    })
+        .into()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use safetensors::tensor::{Dtype, TensorView};
+
     use super::*;
 
     fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -81,33 +75,72 @@ mod tests {
         dir
     }
 
+    /// Writes a file of one tensor.
+    fn weights(dir: &Path, file: &str, tensor: &str) {
+        let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+        safetensors::serialize_to_file([(tensor, view)], None, &dir.join(file)).unwrap();
+    }
+
+    fn listed(dir: &Path) -> Vec<String> {
+        let paths = local(dir).unwrap();
+        let name = |path: &PathBuf| path.strip_prefix(dir).unwrap().display().to_string();
+        paths.get_weight_filenames().iter().map(name).collect()
+    }
+
     #[test]
-    fn shards_are_listed_once_and_the_template_is_found() {
-        let index = r#"{"weight_map": {"a": "model-2.safetensors", "b": "model-1.safetensors", "c": "model-2.safetensors"}}"#;
+    fn weights_are_the_files_that_the_checkpoint_opens() {
+        let index =
+            r#"{"weight_map": {"a": "1.safetensors", "b": "2.safetensors", "c": "1.safetensors"}}"#;
         let dir = directory(&[
+            ("config.json", "{}"),
             ("tokenizer.json", "{}"),
-            ("tokenizer_config.json", "{}"),
             ("model.safetensors.index.json", index),
         ]);
-        let paths = local(dir.path()).unwrap();
-        let names: Vec<_> = paths
-            .get_weight_filenames()
-            .iter()
-            .map(|path| path.file_name().unwrap())
-            .collect();
-        assert_eq!(names, ["model-1.safetensors", "model-2.safetensors"]);
-        assert!(paths
-            .get_template_filename()
-            .as_ref()
-            .unwrap()
-            .ends_with("tokenizer_config.json"));
+        weights(dir.path(), "2.safetensors", "b");
+        let views = ["a", "c"].map(|name| {
+            let view = TensorView::new(Dtype::F32, vec![1], &[0; 4]).unwrap();
+            (name, view)
+        });
+        safetensors::serialize_to_file(views, None, &dir.path().join("1.safetensors")).unwrap();
+        assert_eq!(listed(dir.path()), ["1.safetensors", "2.safetensors"]);
+
+        weights(dir.path(), "model.safetensors", "a");
+        assert_eq!(listed(dir.path()), ["model.safetensors"]);
+    }
+
+    #[test]
+    fn no_index_leads_out_of_the_directory() {
+        let dir = directory(&[]);
+        let inner = dir.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        weights(dir.path(), "x.safetensors", "a");
+        let index = r#"{"weight_map": {"a": "../x.safetensors"}}"#;
+        for (name, text) in [
+            ("config.json", "{}"),
+            ("tokenizer.json", "{}"),
+            ("model.safetensors.index.json", index),
+        ] {
+            std::fs::write(inner.join(name), text).unwrap();
+        }
+        let error = local(&inner).unwrap_err().to_string();
+        assert!(error.contains("../x.safetensors"), "{error}");
+    }
+
+    #[test]
+    fn the_template_is_found() {
+        let dir = directory(&[
+            ("config.json", "{}"),
+            ("tokenizer.json", "{}"),
+            ("tokenizer_config.json", "{}"),
+        ]);
+        weights(dir.path(), "model.safetensors", "a");
+        let template = || {
+            let paths = local(dir.path()).unwrap();
+            paths.get_template_filename().clone().unwrap()
+        };
+        assert!(template().ends_with("tokenizer_config.json"));
         std::fs::write(dir.path().join("chat_template.jinja"), "").unwrap();
-        let paths = local(dir.path()).unwrap();
-        assert!(paths
-            .get_template_filename()
-            .as_ref()
-            .unwrap()
-            .ends_with("chat_template.jinja"));
+        assert!(template().ends_with("chat_template.jinja"));
     }
 
     #[test]

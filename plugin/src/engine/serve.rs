@@ -19,6 +19,7 @@ use serde_json::{json, Value};
 use super::access::{self, ApiKey};
 use super::loader::{self, LoaderOptions, PruningLoader};
 use super::probe::probe;
+use super::refusal;
 use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
 
@@ -135,7 +136,8 @@ impl Server {
             .route(
                 "/v1/pruning",
                 get(move || std::future::ready(Json(pruning))),
-            );
+            )
+            .layer(middleware::from_fn(refusal::reword));
         if let Some(key) = api_key {
             router = router.layer(middleware::from_fn_with_state(key, access::check));
         }

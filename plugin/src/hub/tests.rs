@@ -178,6 +178,58 @@ fn refusals_are_told_apart() {
 }
 
 #[test]
+fn one_file_goes_before_an_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = sharded();
+    files.insert(WEIGHTS, vec![4; 3000]);
+    let endpoint = serve(files, None);
+    let online = hub(dir.path(), &endpoint, Token::Anonymous, false);
+    let snapshot = online.snapshot("org/name", None, &Silent).unwrap();
+    assert!(snapshot.dir.join(WEIGHTS).exists());
+    for absent in [INDEX, "model-00001-of-00002.safetensors"] {
+        assert!(!snapshot.dir.join(absent).exists(), "{absent}");
+    }
+    // An index that another program left asks for no shards.
+    std::fs::write(snapshot.dir.join(INDEX), &sharded()[INDEX]).unwrap();
+    let offline = hub(dir.path(), "http://127.0.0.1:9", Token::Anonymous, true);
+    offline.snapshot("org/name", None, &Silent).unwrap();
+}
+
+#[test]
+fn the_login_is_found_wherever_the_cache_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let endpoint = serve(sharded(), Some("secret"));
+    std::fs::create_dir(path("home")).unwrap();
+    std::fs::write(path("home/token"), "secret\n").unwrap();
+    // What lies beside the cache is no login.
+    std::fs::write(path("token"), "another").unwrap();
+    let with = |token, variable: Option<&str>| {
+        Hub::from_variables(token, &|name| match name {
+            "HF_HOME" => Some(path("home")),
+            "HF_HUB_CACHE" => Some(path("cache")),
+            "HF_ENDPOINT" => Some(endpoint.clone()),
+            "HF_TOKEN" => variable.map(str::to_owned),
+            _ => None,
+        })
+        .snapshot("org/name", None, &Silent)
+    };
+    for refused in [
+        with(Token::Anonymous, Some("secret")),
+        with(Token::Ambient, Some("wrong")),
+        with(Token::Literal("wrong".to_owned()), Some("secret")),
+    ] {
+        assert!(matches!(failure(refused), Failure::Unauthorized));
+    }
+    let snapshot = with(Token::Ambient, Some("")).unwrap();
+    assert!(snapshot.dir.starts_with(path("cache")));
+
+    let home = |name: &str| (name == "HF_HOME").then(|| path("home"));
+    let hub = Hub::from_variables(Token::Ambient, &home);
+    assert_eq!(hub.cache.path(), &dir.path().join("home/hub"));
+}
+
+#[test]
 fn an_index_cannot_name_files_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join(INDEX);

@@ -7,7 +7,7 @@ use crate::{Error, Result};
 /// Where the token comes from.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub enum Token {
-    /// `HF_TOKEN`, else the file that logging in leaves.
+    /// `HF_TOKEN`, else the file `$HF_HOME/token` that logging in leaves.
     #[default]
     Ambient,
     /// This one.
@@ -71,6 +71,19 @@ impl Token {
     pub fn from_file(path: &Path) -> Result<Self> {
         let token = std::fs::read_to_string(path).map_err(router_stats::Error::io(path))?;
         Ok(Self::Literal(token.trim().to_owned()))
+    }
+
+    /// Replaces [`Token::Ambient`] by what it stands for: `variable`, else what
+    /// `file` holds, else nothing.
+    pub(super) fn resolved(self, variable: Option<String>, file: &Path) -> Self {
+        if self != Self::Ambient {
+            return self;
+        }
+        variable
+            .or_else(|| std::fs::read_to_string(file).ok())
+            .map(|token| token.trim().to_owned())
+            .filter(|token| !token.is_empty())
+            .map_or(Self::Anonymous, Self::Literal)
     }
 }
 

@@ -7,11 +7,7 @@ use super::{texts, Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
 use crate::format;
 use crate::plan::ValidPlan;
-use crate::surgery::{DomainLoss, Loss};
 use crate::Result;
-
-/// Name of the pruned model in a report with one variant.
-const PRUNED: &str = "pruned";
 
 /// How the loss is measured.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +42,13 @@ impl EvaluationOptions {
             seed: self.seed,
         }
     }
+
+    /// What a report depends on: all but the size of batches.
+    fn identity(&self) -> String {
+        let mut options = self.clone();
+        options.options.batch_tokens = 0;
+        format!("{options:?}")
+    }
 }
 
 /// What `plan` costs `model` on `held_out`, from the cache or measured now in
@@ -64,9 +67,10 @@ pub fn evaluate(
     let keep = plan.keep();
     let key = Key::new("eval")
         .with(&model.fingerprint)
+        .with(&model.companions)
         .with_json(&(&keep.layers, &keep.experts))?
         .with(&held_out.hash())
-        .with(&format!("{options:?}"))
+        .with(&options.identity())
         .finish();
     let path = cache.eval(&key);
     let _lock = cache.lock(&key, reporter)?;
@@ -81,7 +85,8 @@ pub fn evaluate(
         keep: None,
     };
     let variant = Variant {
-        name: PRUNED.to_owned(),
+        // Another name than the model's, whatever that is.
+        name: format!("{}-pruned", model.name),
         model: &model.forward,
         keep: Some(keep.clone()),
     };
@@ -102,30 +107,4 @@ pub fn evaluate(
         ),
     );
     Ok(report)
-}
-
-/// What a model card says of the first variant of `report`.
-pub fn loss(report: &Report) -> Option<Loss> {
-    let pruned = report.variants.first()?;
-    let rows = report
-        .domains()
-        .filter_map(|domain| {
-            let of = |model: &prune_eval::report::Model, metric| {
-                model.estimate(metric, Some(&domain.name)).copied()
-            };
-            let change = of(pruned, "perplexity_change")?;
-            Some(DomainLoss {
-                domain: domain.name.clone(),
-                before: of(&report.reference, "perplexity")?.value,
-                after: of(pruned, "perplexity")?.value,
-                change: change.value,
-                interval: change.interval(),
-            })
-        })
-        .collect();
-    Some(Loss {
-        tokens: report.domains().map(|domain| domain.tokens).sum(),
-        confidence: report.provenance.bootstrap.confidence,
-        rows,
-    })
 }

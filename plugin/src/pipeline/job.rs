@@ -1,6 +1,6 @@
 //! All the steps behind one call: what `serve` does before it listens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
@@ -8,8 +8,7 @@ use prune_eval::Report;
 use router_stats::calibration::Source;
 
 use super::{
-    decide, evaluate, loss, measure, Calibration, EvaluationOptions, Model, ModelSource, Reporter,
-    Texts,
+    decide, evaluate, measure, Calibration, EvaluationOptions, Model, ModelSource, Reporter, Texts,
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
@@ -67,14 +66,7 @@ impl Job {
         let name = self.source.name();
         match &self.change {
             Change::Nothing => name,
-            Change::Plan(path) => {
-                let stem = path
-                    .file_name()
-                    .map(|file| file.to_string_lossy().into_owned())
-                    .unwrap_or_default();
-                let stem = stem.strip_suffix(".json").unwrap_or(&stem);
-                format!("{name}-{}", stem.strip_suffix(".plan").unwrap_or(stem))
-            }
+            Change::Plan(path) => format!("{name}-{}", plan_name(path)),
             Change::Make(options) => {
                 let mut id = name;
                 match options.experts {
@@ -130,19 +122,18 @@ impl Job {
             }
         };
         let report = match (&self.evaluation, texts) {
-            (Some(options), Some(texts)) => Some(evaluate(
-                &model,
-                &plan,
-                &texts.held_out,
-                options,
-                cache,
-                reporter,
-            )?),
+            (Some(options), Some(texts)) => {
+                let report = evaluate(&model, &plan, &texts.held_out, options, cache, reporter)?;
+                if let Some(warning) = texts.unchecked(&report) {
+                    reporter.hint(&warning);
+                }
+                Some(report)
+            }
             _ => None,
         };
         let card = CardFacts {
             source: self.source.hub_id(),
-            loss: report.as_ref().and_then(loss),
+            report: report.clone(),
         };
         let dir = super::write(&model, &plan, card, cache, reporter)?;
         Ok(Outcome {
@@ -154,7 +145,7 @@ impl Job {
     }
 
     /// The model as it is, in a layout that the engine reads. A directory that
-    /// was pruned before says how.
+    /// was pruned before says how, and what that cost.
     fn unchanged(&self, model: &Model) -> Result<Outcome> {
         let dir = model.checkpoint().dir();
         Ok(Outcome {
@@ -165,9 +156,19 @@ impl Job {
             },
             before: model.size()?,
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
-            report: None,
+            report: super::write::loss(dir),
         })
     }
+}
+
+/// What a plan is called by its file: `half` of `plans/half.plan.json`.
+pub fn plan_name(path: &Path) -> String {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    let name = name.strip_suffix(".json").unwrap_or(&name);
+    name.strip_suffix(".plan").unwrap_or(name).to_owned()
 }
 
 #[cfg(test)]

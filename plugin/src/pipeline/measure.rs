@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use router_stats::calibration::{calibrate, CalibrateOptions, Corpus, PackOptions};
+use router_stats::calibration::{calibrate, remove_state, CalibrateOptions, Corpus, PackOptions};
 use router_stats::stats::Stats;
 
 use super::{texts, Model, Reporter, CACHED};
@@ -81,6 +81,7 @@ pub fn measure(
 ) -> Result<Measured> {
     let key = Key::new("stats")
         .with(&model.fingerprint)
+        .with(&model.companions)
         .with(&corpus.hash())
         .with(&format!(
             "{} {} {}",
@@ -91,10 +92,12 @@ pub fn measure(
         path: cache.stats(&key),
         key,
     };
+    let state = cache.partial(&measured.key);
     let _lock = cache.lock(&measured.key, reporter)?;
     if measured.path.exists() {
         match Stats::read(&measured.path) {
             Ok(_) => {
+                remove_state(&state)?;
                 reporter.report(CACHED, &format!("statistics   {}", measured.path.display()));
                 return Ok(measured);
             }
@@ -111,13 +114,14 @@ pub fn measure(
         &sequences,
         &CalibrateOptions {
             batch_tokens: options.batch_tokens,
-            state: Some(cache.partial(&measured.key)),
+            state: Some(state.clone()),
             spill: options.spill,
             shard: [0, 1],
         },
         reporter,
     )?;
     stats.write(&measured.path)?;
+    remove_state(&state)?;
     let tokens = sequences.tokens.len() as u64;
     let rate = tokens as f64 / started.elapsed().as_secs_f64().max(1e-9);
     reporter.report(

@@ -3,10 +3,10 @@
 //! ```text
 //! resolve    a name → an open checkpoint        the demo, a directory, the hub
 //! texts      files → calibration and held-out   the bundled ones by default
-//! measure    text → statistics                  cached by model, text, settings
+//! measure    text → statistics                  cached by model, tokenizer, text, settings
 //! decide     statistics → a plan                cached by statistics and options
 //! evaluate   a plan → what it costs             cached by plan and text
-//! write      a plan → a checkpoint              cached by plan and layout
+//! write      a plan → a checkpoint              cached by plan, tokenizer and layout
 //! job        all of them behind one call
 //! ```
 //!
@@ -18,17 +18,19 @@ mod evaluate;
 mod job;
 mod measure;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod texts;
 mod write;
 
 use router_stats::progress::Progress;
 
 pub use decide::decide;
-pub use evaluate::{evaluate, loss, EvaluationOptions};
-pub use job::{Change, Job, Outcome};
+pub use evaluate::{evaluate, EvaluationOptions};
+pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
 pub use resolve::{Model, ModelSource};
-pub use texts::{bundled_held_out, read, sequences, Texts};
+pub use texts::{bundled_calibration, bundled_held_out, read, sequences, Texts, HELD_OUT};
 pub use write::{needs_relayout, relayout, write};
 
 /// Verb of a step that found its result already there.

@@ -13,6 +13,7 @@ use crate::cache::Cache;
 use crate::demo::{self, Demo};
 use crate::hub::{self, Hub, Token};
 use crate::plan::Size;
+use crate::surgery;
 use crate::{Error, Result};
 
 /// Which model, as a person says it.
@@ -99,6 +100,8 @@ pub struct Model {
     pub name: String,
     /// Hash of configuration and weights.
     pub fingerprint: String,
+    /// Hash of the tokenizer and the other files beside the weights.
+    pub companions: String,
     /// Ready to run.
     pub forward: router_stats::forward::Model,
 }
@@ -115,6 +118,7 @@ impl Model {
         Ok(Self {
             name,
             fingerprint,
+            companions: surgery::companions_hash(dir)?,
             forward,
         })
     }

@@ -1,18 +1,20 @@
 //! A plan → a checkpoint in the cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use prune_eval::Report;
 use router_stats::checkpoint::{ExpertReader, Layout as Stored};
 
 use super::{Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
 use crate::format;
 use crate::plan::ValidPlan;
-use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};
+use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, REPORT_FILE};
 use crate::Result;
 
 /// The checkpoint that `plan` leaves of `model` in the engine's layout, from
-/// the cache or written now.
+/// the cache or written now. One in the cache whose loss was not measured, or
+/// on other text, gains the loss in `card`.
 ///
 /// # Errors
 /// Those of surgery, and if the cache cannot be written.
@@ -25,6 +27,7 @@ pub fn write(
 ) -> Result<PathBuf> {
     let key = Key::new("checkpoint")
         .with_json(plan.plan())?
+        .with(&model.companions)
         .with("engine")
         .finish();
     // A hub id names its organisation too.
@@ -33,11 +36,11 @@ pub fn write(
         "{}-pruned",
         whole.rsplit_once('/').map_or(whole, |(_, name)| name)
     );
-    cached(&key, &name, cache, reporter, |out| {
-        let options = SurgeryOptions {
-            card,
-            ..SurgeryOptions::default()
-        };
+    let options = SurgeryOptions {
+        card,
+        ..SurgeryOptions::default()
+    };
+    let out = cached(&key, &name, cache, reporter, |out| {
         surgery::prune(
             model.checkpoint(),
             model.family(),
@@ -47,7 +50,23 @@ pub fn write(
             &options,
             reporter,
         )
-    })
+    })?;
+    if options.card.report.is_some() && options.card.report != loss(&out) {
+        let _lock = cache.lock(&key, reporter)?;
+        surgery::record(
+            model.checkpoint(),
+            plan,
+            &out,
+            options.layout,
+            &options.card,
+        )?;
+    }
+    Ok(out)
+}
+
+/// What pruning the checkpoint in `dir` cost, if that was measured then.
+pub(super) fn loss(dir: &Path) -> Option<Report> {
+    Report::read(&dir.join(REPORT_FILE)).ok()
 }
 
 /// Whether the engine cannot read the experts as `model` stores them.
@@ -83,6 +102,7 @@ pub fn needs_relayout(model: &Model) -> Result<bool> {
 pub fn relayout(model: &Model, cache: &Cache, reporter: &dyn Reporter) -> Result<PathBuf> {
     let key = Key::new("layout")
         .with(&model.fingerprint)
+        .with(&model.companions)
         .with("engine")
         .finish();
     cached(&key, &model.name, cache, reporter, |out| {
@@ -102,7 +122,7 @@ fn cached(
     name: &str,
     cache: &Cache,
     reporter: &dyn Reporter,
-    make: impl FnOnce(&std::path::Path) -> Result<surgery::Summary>,
+    make: impl FnOnce(&Path) -> Result<surgery::Summary>,
 ) -> Result<PathBuf> {
     let out = cache.checkpoint(key, name);
     let _lock = cache.lock(key, reporter)?;

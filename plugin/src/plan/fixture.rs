@@ -225,6 +225,7 @@ pub(crate) fn stats(fingerprint: &str) -> Stats {
             corpus: "c0ffee".to_owned(),
             domains: vec![domain("code", 100), domain("math", 300)],
             seq_len: 512,
+            batch_tokens: 8192,
             seed: 0,
             experts: (0..LAYERS)
                 .map(|layer| if layer == DENSE_LAYER { 0 } else { EXPERTS })

@@ -135,7 +135,7 @@ pub(super) fn validate(mut plan: Plan, label: &str, target: &Target<'_>) -> Resu
         layers: staying.map(|layer| layer.layer).collect(),
         experts: plan.layers.iter().map(|layer| layer.kept.clone()).collect(),
     };
-    keep.check(family, topology).map_err(|error| match error {
+    keep.check(topology).map_err(|error| match error {
         router_stats::Error::Structure {
             what,
             expected,

@@ -4,9 +4,14 @@
 //! machine that pruned are not written. Does not own the rest of the card
 //! (see [`super::companion`]).
 
+mod loss;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use prune_eval::Report;
+
+use self::loss::Loss;
 use super::{Layout, PLAN_FILE};
 use crate::plan::{Plan, Size};
 
@@ -16,40 +21,15 @@ pub struct CardFacts {
     /// How others get the original model: a hub id. The name of the model's
     /// directory if `None`.
     pub source: Option<String>,
-    /// What pruning cost on held-out text, if it was measured.
-    pub loss: Option<Loss>,
-}
-
-/// Perplexity on held-out text before and after pruning.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Loss {
-    /// Tokens it was measured on.
-    pub tokens: u64,
-    /// Probability that an interval holds its change: 0.95.
-    pub confidence: f64,
-    /// One row per domain, in the order they are shown.
-    pub rows: Vec<DomainLoss>,
-}
-
-/// Perplexity of one domain's held-out text before and after pruning.
-#[derive(Debug, Clone, PartialEq)]
-pub struct DomainLoss {
-    /// Name.
-    pub domain: String,
-    /// Perplexity of the original model.
-    pub before: f64,
-    /// Perplexity of the pruned model.
-    pub after: f64,
-    /// Relative change of perplexity: 0.1 is ten per cent more.
-    pub change: f64,
-    /// Both ends of the interval of `change`; `None` if the text is too short
-    /// for one.
-    pub interval: Option<(f64, f64)>,
+    /// What pruning cost on held-out text, if it was measured: the first
+    /// variant of this report.
+    pub report: Option<Report>,
 }
 
 /// The section, in Markdown, that a model card gains.
 pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String {
     let source = facts.source.as_deref().unwrap_or(&plan.model.name);
+    let loss = facts.report.as_ref().and_then(Loss::of);
     [
         format!(
             "## Pruned with mistralrs-prune\n\n{}",
@@ -57,7 +37,7 @@ pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String 
         ),
         sizes(&plan.before, &plan.after),
         method(plan, layout),
-        facts.loss.as_ref().map_or_else(unmeasured, measured),
+        loss.as_ref().map_or_else(unmeasured, measured),
         reproduce(source, layout),
         removed(plan),
     ]

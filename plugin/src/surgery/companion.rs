@@ -7,11 +7,12 @@
 //! [`super::card`]).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 
 use router_stats::Error as StatsError;
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::Cut;
 use crate::Result;
@@ -54,6 +55,35 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Hex SHA-256 of the names and contents of the companions in `dir`. What is
+/// made of a checkpoint depends on them as on its weights: they say how text
+/// becomes tokens, and they are copied.
+///
+/// # Errors
+/// I/O errors.
+pub fn companions_hash(dir: &Path) -> Result<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(dir).map_err(StatsError::io(dir))? {
+        let entry = entry.map_err(StatsError::io(dir))?;
+        if let Some(name) = entry.file_name().to_str().filter(|name| is_companion(name)) {
+            if entry.path().is_file() {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    names.sort_unstable();
+    let mut hash = Sha256::new();
+    for name in names {
+        let path = dir.join(&name);
+        let content = fs::read(&path).map_err(StatsError::io(&path))?;
+        for part in [name.as_bytes(), &content] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+    }
+    Ok(crate::cache::hex(&hash.finalize()))
+}
+
 /// Writes `config.json` for what stays.
 ///
 /// # Errors
@@ -65,7 +95,8 @@ pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
     write_json(&to.join("config.json"), &config)
 }
 
-/// Writes the source's model card, or `# name` if it has none, and `section`.
+/// Writes the source's model card, or `# name` if it has none, and `section`;
+/// atomically, since it may replace the card of a checkpoint in use.
 ///
 /// # Errors
 /// I/O errors.
@@ -76,11 +107,9 @@ pub(super) fn write_card(from: &Path, to: &Path, name: &str, section: &str) -> R
         Err(e) if e.kind() == io::ErrorKind::NotFound => format!("# {name}\n"),
         Err(e) => return Err(StatsError::io(source)(e).into()),
     };
-    let path = to.join(CARD);
-    Ok(
-        fs::write(&path, format!("{}\n\n{section}", card.trim_end()))
-            .map_err(StatsError::io(&path))?,
-    )
+    Ok(router_stats::atomic::write(&to.join(CARD), |file| {
+        write!(file, "{}\n\n{section}", card.trim_end())
+    })?)
 }
 
 /// Writes `value` with an indent of two spaces.
@@ -143,6 +172,30 @@ mod tests {
         ] {
             assert!(!is_companion(name), "{name}");
         }
+    }
+
+    #[test]
+    fn the_hash_sees_companions_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        let hash = || companions_hash(dir.path()).unwrap();
+        let mut seen = vec![hash()];
+        for (name, text) in [
+            ("tokenizer.json", "{}"),
+            ("tokenizer.json", "{ }"),
+            ("chat_template.jinja", "{{ messages }}"),
+            ("generation_config.json", "{}"),
+        ] {
+            write(name, text);
+            assert!(!seen.contains(&hash()), "{name}");
+            seen.push(hash());
+        }
+        for name in ["notes.txt", "model.safetensors", "pruning_plan.json"] {
+            write(name, "x");
+            assert_eq!(seen.last(), Some(&hash()), "{name}");
+        }
+        fs::remove_file(dir.path().join("generation_config.json")).unwrap();
+        assert_eq!(hash(), seen[3]);
     }
 
     #[test]

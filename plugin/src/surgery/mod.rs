@@ -34,7 +34,8 @@ use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Keep, Topology};
 use router_stats::progress::Progress;
 
-pub use card::{CardFacts, DomainLoss, Loss};
+pub use card::CardFacts;
+pub use companion::companions_hash;
 pub use layout::Layout;
 
 use crate::plan::ValidPlan;
@@ -42,6 +43,9 @@ use crate::Result;
 
 /// File in a pruned directory that holds the plan it was made with.
 pub const PLAN_FILE: &str = "pruning_plan.json";
+
+/// File in a pruned directory that holds what pruning cost, if it was measured.
+pub const REPORT_FILE: &str = "pruning_report.json";
 
 /// How [`prune`] writes.
 #[derive(Debug, Clone)]
@@ -84,7 +88,8 @@ pub struct Summary {
 ///
 /// The result holds the weights, the rewritten `config.json`, the tokenizer
 /// and other companions of the source, its model card with a section on what
-/// was removed, and the plan itself as [`PLAN_FILE`]. It is written to a
+/// was removed, the plan itself as [`PLAN_FILE`] and what it cost, if known, as
+/// [`REPORT_FILE`]. It is written to a
 /// hidden sibling of `out` and renamed when complete, so `out` never holds
 /// half a checkpoint; on any failure the sibling is removed.
 ///
@@ -113,14 +118,35 @@ pub fn prune(
     };
     write_directory(&cut, out, options, progress, |directory| {
         crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
-        let section = card::section(plan.plan(), options.layout, &options.card);
-        companion::write_card(
-            checkpoint.dir(),
-            directory,
-            &plan.plan().model.name,
-            &section,
-        )
+        record(checkpoint, plan, directory, options.layout, &options.card)
     })
+}
+
+/// Writes the model card of the pruned `directory`, and the report if there is
+/// one: when it is made, or when its loss is measured later. The card is written
+/// anew, so the facts are all that it says beyond the plan.
+///
+/// # Errors
+/// I/O errors.
+pub fn record(
+    checkpoint: &Checkpoint,
+    plan: &ValidPlan,
+    directory: &Path,
+    layout: Layout,
+    facts: &CardFacts,
+) -> Result<()> {
+    let section = card::section(plan.plan(), layout, facts);
+    companion::write_card(
+        checkpoint.dir(),
+        directory,
+        &plan.plan().model.name,
+        &section,
+    )?;
+    // Last, so that where there is a report the card has its numbers.
+    if let Some(report) = &facts.report {
+        report.write(&directory.join(REPORT_FILE))?;
+    }
+    Ok(())
 }
 
 /// Writes all of `checkpoint` and its companions to the directory `out` in

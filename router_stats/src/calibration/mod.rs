@@ -14,4 +14,5 @@ mod template;
 pub use corpus::{Corpus, Domain, Source};
 pub use pack::{PackOptions, Sequences};
 pub use run::{calibrate, CalibrateOptions};
+pub use state::remove_state;
 pub use template::ChatTemplate;

@@ -47,13 +47,15 @@ pub(super) type Batches = Vec<(Range<usize>, Batch)>;
 ///
 /// Blocks are loaded one at a time. With a state folder, the hidden states and
 /// statistics are stored after every block and a rerun with the same model,
-/// sequences and options continues after the last finished one. The folder is
-/// removed at the end.
+/// sequences and options continues after the last finished one, or returns at
+/// once if that was the last of all. The folder stays: once the result is
+/// stored, [`remove_state`](super::remove_state) removes it.
 ///
 /// # Errors
 /// Names a malformed tensor; `NonFinite` also for experts that no token was
-/// routed to; `Interrupted` if the user asks to stop; `Io` if the state folder
-/// cannot be written.
+/// routed to; `NonFiniteActivations` names the layer where numbers overflow;
+/// `Interrupted` if the user asks to stop; `StateInUse` if another run has the
+/// state folder; `Io` if it cannot be written.
 pub fn calibrate(
     model: &Model,
     sequences: &Sequences,
@@ -79,7 +81,7 @@ pub fn calibrate(
             })
         })?;
     }
-    state.finish()
+    Ok(state.stats)
 }
 
 /// Pushes every batch through one block and advances `state`.
@@ -105,6 +107,7 @@ fn run_block(
             .collect::<Result<_>>()?;
         // In the order of batches, so that sums do not depend on threads.
         for (index, ((_, batch), passed)) in batches.iter().zip(passed).enumerate() {
+            check_finite(model, layer, &passed.tables)?;
             observer::add_block(&mut state.stats.tables, layer, &passed.tables);
             last.extend(passed.last);
             domains.extend(batch.sequences().map(|rows| batch.domains[rows.start]));
@@ -143,6 +146,21 @@ fn pass(block: &Block<'_>, input: &Tensor, batch: &Batch, shape: &Shape) -> Resu
         tables,
         last,
     })
+}
+
+/// Checks that what observers saw of a batch in a block is finite.
+fn check_finite(model: &Model, layer: usize, tables: &Tables) -> Result<()> {
+    for (name, table) in tables {
+        if let Some(&value) = table.values.iter().find(|value| !value.is_finite()) {
+            return Err(Error::NonFiniteActivations {
+                path: model.checkpoint().dir().to_path_buf(),
+                layer,
+                table: name.clone(),
+                value,
+            });
+        }
+    }
+    Ok(())
 }
 
 fn shape(model: &Model, domains: usize) -> Shape {
@@ -247,6 +265,7 @@ fn empty_stats(
             corpus: sequences.hash.clone(),
             domains,
             seq_len: sequences.seq_len,
+            batch_tokens: options.batch_tokens,
             seed: sequences.seed,
             experts: topology.experts(),
             top_k: (0..shape.layers)
@@ -259,3 +278,6 @@ fn empty_stats(
         tables,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,23 +8,29 @@
 //! * `run.json`: the key of the run and d, renamed into place last.
 //!
 //! Whatever else is there was not finished, or belongs to a run with another
-//! key, and is overwritten.
+//! key, and is overwritten. So is a state that is damaged: a file is missing or
+//! of another length, or a number is not finite. A run holds `lock` locked.
+//!
+//! A killed program costs at most the running block. Hidden states are not
+//! forced to disk after every block, so a power loss may cost the whole run, or
+//! leave values in them that no check can tell from true ones.
+
+mod folder;
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufWriter, Write};
+use std::path::Path;
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
+
+pub use folder::remove_state;
+use folder::{holds_floats, read_floats, Folder};
 
 use super::run::{Batches, CalibrateOptions};
 use super::Sequences;
 use crate::forward::{rows, Batch, Model};
-use crate::stats::Stats;
-use crate::{atomic, Error, Result};
-
-/// File that names the run and its last finished depth.
-const MARK: &str = "run.json";
+use crate::stats::{Stats, Table};
+use crate::{Error, Result};
 
 /// Statistics and hidden states between two blocks. Depth 0 is the embedding,
 /// depth d is after d blocks.
@@ -36,7 +42,10 @@ pub(super) struct State<'a> {
     pub last: Vec<Vec<f32>>,
     /// Rows of each batch.
     rows: Vec<usize>,
-    /// Residual stream of each batch [N, H]; all `None` when spilled.
+    /// Sequences of all batches, S.
+    sequences: usize,
+    /// Residual stream of each batch [N, H]; all `None` when spilled or when no
+    /// block is left to run.
     hidden: Vec<Option<Tensor>>,
     spill: bool,
     folder: Option<Folder>,
@@ -46,11 +55,12 @@ pub(super) struct State<'a> {
 
 impl<'a> State<'a> {
     /// Continues the run that `key` names if the state folder holds it, else
-    /// begins with the embedding and `empty` statistics.
+    /// begins with the embedding and `empty` statistics. What can be another in
+    /// runs with one key, the provenance, is that of `empty` either way.
     ///
     /// # Errors
-    /// `Structure` if spilling is asked for without a state folder, `Io`, or
-    /// what embedding returns.
+    /// `Structure` if spilling is asked for without a state folder,
+    /// `StateInUse` if another run has it, `Io`, or what embedding returns.
     pub(super) fn open(
         model: &'a Model,
         sequences: &Sequences,
@@ -71,12 +81,16 @@ impl<'a> State<'a> {
             stats: empty,
             last: Vec::new(),
             rows: batches.iter().map(|(_, batch)| batch.rows()).collect(),
+            sequences: batches.iter().map(|(range, _)| range.len()).sum(),
             hidden: vec![None; batches.len()],
             spill: options.spill,
-            folder: options.state.clone().map(|path| Folder { path, key }),
+            folder: match &options.state {
+                Some(path) => Some(Folder::open(path.clone(), key)?),
+                None => None,
+            },
             next: None,
         };
-        if !state.resume()? {
+        if state.resume().is_none() {
             state.embed(sequences, batches)?;
         }
         Ok(state)
@@ -92,22 +106,23 @@ impl<'a> State<'a> {
         match (self.hidden[batch].take(), &self.folder) {
             (Some(hidden), _) => Ok(hidden),
             (None, Some(folder)) => {
-                let first = self.rows[..batch].iter().sum();
-                self.read(
-                    &folder.file("hidden", self.depth()),
-                    first,
-                    self.rows[batch],
-                )
+                let values = self.read(&folder.file("hidden", self.depth()), batch)?;
+                self.tensor(batch, values)
             }
             (None, None) => unreachable!("a batch is taken once per block and put back"),
         }
     }
 
     /// Gives back the residual stream of a batch after the running block.
-    /// Batches come in order.
+    /// Batches come in order; that of the last block is needed no more.
     pub(super) fn put(&mut self, batch: usize, hidden: Tensor) -> Result<()> {
+        let depth = self.last.len();
+        if depth == self.model.topology().layers() {
+            // No block is left to read it.
+            return Ok(());
+        }
         if let Some(folder) = &self.folder {
-            let path = folder.file("hidden", self.last.len());
+            let path = folder.file("hidden", depth);
             let next = match &mut self.next {
                 Some(next) => next,
                 None => self.next.insert(BufWriter::new(
@@ -142,21 +157,9 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Removes the state folder and returns the statistics.
-    pub(super) fn finish(self) -> Result<Stats> {
-        if let Some(folder) = &self.folder {
-            // The mark goes first, so that a kill in between leaves no folder
-            // that looks like one to continue from.
-            let mark = folder.path.join(MARK);
-            fs::remove_file(&mark).map_err(Error::io(&mark))?;
-            fs::remove_dir_all(&folder.path).map_err(Error::io(&folder.path))?;
-        }
-        Ok(self.stats)
-    }
-
     fn embed(&mut self, sequences: &Sequences, batches: &Batches) -> Result<()> {
         if let Some(folder) = &self.folder {
-            fs::create_dir_all(&folder.path).map_err(Error::io(&folder.path))?;
+            folder.unmark()?;
         }
         let embedding = self.model.embedding()?;
         let mut last = Vec::new();
@@ -169,105 +172,72 @@ impl<'a> State<'a> {
         self.save()
     }
 
-    /// Loads the state folder; false if there is nothing to continue from.
-    fn resume(&mut self) -> Result<bool> {
-        let Some(folder) = &self.folder else {
-            return Ok(false);
+    /// Loads the state folder; `None` if there is nothing to continue from or
+    /// it is damaged, which costs time but nothing else.
+    fn resume(&mut self) -> Option<()> {
+        let folder = self.folder.as_ref()?;
+        let topology = self.model.topology();
+        let depth = folder.depth()?;
+        let last = (0..=depth)
+            .map(|depth| {
+                let path = folder.file("last", depth);
+                let count = self.sequences * topology.hidden;
+                finite(holds_floats(&path, count).then(|| read_floats(&path, 0, count))?)
+            })
+            .collect::<Option<Vec<_>>>()?;
+        let stats = Stats::read(folder.file("stats", depth)).ok()?;
+        let shapes = |stats: &Stats| -> Vec<(String, Vec<usize>)> {
+            let shape = |(name, table): (&String, &Table)| (name.clone(), table.shape.clone());
+            stats.tables.iter().map(shape).collect()
         };
-        let Some(depth) = folder.depth() else {
-            return Ok(false);
-        };
-        let hidden = folder.file("hidden", depth);
-        let width = self.model.topology().hidden;
-        let expected = (self.rows.iter().sum::<usize>() * width * size_of::<f32>()) as u64;
-        if fs::metadata(&hidden).map_or(0, |file| file.len()) != expected {
-            return Ok(false);
+        if shapes(&stats) != shapes(&self.stats) {
+            return None;
         }
-        let mut last = Vec::with_capacity(depth + 1);
-        for earlier in 0..=depth {
-            let path = folder.file("last", earlier);
-            let bytes = fs::read(&path).map_err(Error::io(&path))?;
-            last.push(bytemuck::allocation::pod_collect_to_vec(&bytes));
+        if depth < topology.layers() {
+            self.hidden = self.resume_hidden(&folder.file("hidden", depth))?;
         }
-        let stats = Stats::read(folder.file("stats", depth))?;
-        if !self.spill {
-            let mut first = 0;
-            for batch in 0..self.rows.len() {
-                self.hidden[batch] = Some(self.read(&hidden, first, self.rows[batch])?);
-                first += self.rows[batch];
-            }
-        }
-        (self.last, self.stats) = (last, stats);
-        Ok(true)
+        (self.last, self.stats.tables) = (last, stats.tables);
+        Some(())
     }
 
-    /// Rows `first..first + rows` of a file of hidden states.
-    fn read(&self, path: &Path, first: usize, rows: usize) -> Result<Tensor> {
-        let width = self.model.topology().hidden;
-        let mut values = vec![0f32; rows * width];
-        let mut read = || -> std::io::Result<()> {
-            let mut file = File::open(path)?;
-            file.seek(SeekFrom::Start((first * width * size_of::<f32>()) as u64))?;
-            file.read_exact(bytemuck::cast_slice_mut(&mut values))
-        };
-        read().map_err(Error::io(path))?;
-        Ok(Tensor::from_vec(
-            values,
-            (rows, width),
-            self.model.device(),
-        )?)
+    /// The residual stream of every batch, each `None` if it is spilled.
+    fn resume_hidden(&self, path: &Path) -> Option<Vec<Option<Tensor>>> {
+        let count = self.rows.iter().sum::<usize>() * self.model.topology().hidden;
+        if !holds_floats(path, count) {
+            return None;
+        }
+        (0..self.rows.len())
+            .map(|batch| {
+                let values = finite(self.read(path, batch))?;
+                Some(match self.spill {
+                    true => None,
+                    false => Some(self.tensor(batch, values).ok()?),
+                })
+            })
+            .collect()
     }
+
+    /// The residual stream of a batch from a file of hidden states.
+    fn read(&self, path: &Path, batch: usize) -> Result<Vec<f32>> {
+        let width = self.model.topology().hidden;
+        let first: usize = self.rows[..batch].iter().sum();
+        read_floats(path, first * width, self.rows[batch] * width)
+    }
+
+    fn tensor(&self, batch: usize, values: Vec<f32>) -> Result<Tensor> {
+        let shape = (self.rows[batch], self.model.topology().hidden);
+        Ok(Tensor::from_vec(values, shape, self.model.device())?)
+    }
+}
+
+/// What was read, if it is finite.
+fn finite(read: Result<Vec<f32>>) -> Option<Vec<f32>> {
+    read.ok()
+        .filter(|values| values.iter().all(|value| value.is_finite()))
 }
 
 /// The last row of every sequence, flattened: S × H.
 pub(super) fn last_tokens(hidden: &Tensor, batch: &Batch) -> Result<Vec<f32>> {
     let last: Vec<u32> = batch.sequences().map(|rows| rows.end as u32 - 1).collect();
     Ok(rows::gather(hidden, &last)?.flatten_all()?.to_vec1()?)
-}
-
-/// The folder a run resumes from.
-struct Folder {
-    path: PathBuf,
-    /// Same key, same hidden states.
-    key: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Mark {
-    key: String,
-    depth: usize,
-}
-
-impl Folder {
-    fn file(&self, kind: &str, depth: usize) -> PathBuf {
-        self.path.join(format!("{kind}.{depth}"))
-    }
-
-    /// The last finished depth of the run with this key.
-    fn depth(&self) -> Option<usize> {
-        let mark: Mark = serde_json::from_slice(&fs::read(self.path.join(MARK)).ok()?).ok()?;
-        (mark.key == self.key).then_some(mark.depth)
-    }
-
-    fn mark(&self, depth: usize) -> Result<()> {
-        let path = self.path.join(MARK);
-        let mark = Mark {
-            key: self.key.clone(),
-            depth,
-        };
-        let json = serde_json::to_vec(&mark).map_err(|source| Error::Json {
-            path: path.clone(),
-            source,
-        })?;
-        atomic::write(&path, |file| file.write_all(&json))
-    }
-
-    /// Removes what only an earlier depth needed; what cannot be removed is
-    /// removed with the folder.
-    fn forget(&self, depth: Option<usize>) {
-        let Some(depth) = depth else { return };
-        for kind in ["hidden", "stats"] {
-            let _ = fs::remove_file(self.file(kind, depth));
-        }
-    }
 }

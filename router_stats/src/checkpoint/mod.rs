@@ -20,6 +20,7 @@ mod widen;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 pub use experts::{ExpertReader, Layout};
 pub(crate) use fingerprint::hex;
@@ -43,6 +44,8 @@ pub struct Checkpoint {
     shards: Vec<Shard>,
     /// Name → shard and position in it.
     tensors: BTreeMap<String, (usize, usize)>,
+    /// Once it was asked for.
+    fingerprint: OnceLock<String>,
 }
 
 impl Checkpoint {
@@ -74,6 +77,7 @@ impl Checkpoint {
             config,
             shards,
             tensors,
+            fingerprint: OnceLock::new(),
         })
     }
 
@@ -101,6 +105,11 @@ impl Checkpoint {
         repository
             .or_else(|| part(Some(&dir)))
             .unwrap_or_else(|| "model".to_owned())
+    }
+
+    /// The files that hold the tensors, in the order they were opened.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.shards.iter().map(Shard::path)
     }
 
     /// `config.json`.
@@ -163,11 +172,15 @@ impl Checkpoint {
     /// Hex SHA-256 of the configuration and of every tensor's name, dtype,
     /// shape and a sample of its bytes. Independent of how tensors are
     /// distributed over shards; changes between the samples go unnoticed.
+    /// Computed once, by the first call.
     ///
     /// # Errors
     /// None today; reading may fail where data is not mapped.
     pub fn fingerprint(&self) -> Result<String> {
-        Ok(fingerprint::fingerprint(self))
+        Ok(self
+            .fingerprint
+            .get_or_init(|| fingerprint::fingerprint(self))
+            .clone())
     }
 
     /// Reads `tokenizer.json`.

@@ -102,6 +102,15 @@ fn the_fingerprint_depends_on_everything_it_names() {
 }
 
 #[test]
+fn the_fingerprint_is_computed_once() {
+    let (_dir, checkpoint) = opened(&stored());
+    assert_eq!(checkpoint.fingerprint.get(), None);
+    let print = checkpoint.fingerprint().unwrap();
+    assert_eq!(checkpoint.fingerprint.get(), Some(&print));
+    assert_eq!(checkpoint.fingerprint().unwrap(), print);
+}
+
+#[test]
 fn what_is_no_checkpoint_is_refused() {
     let missing = open_error(|dir| std::fs::remove_file(dir.join(CONFIG)).unwrap());
     assert!(matches!(

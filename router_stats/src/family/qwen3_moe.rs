@@ -36,6 +36,10 @@ static NAMES: Names = Names {
     stacked_down: "mlp.experts.down_proj",
 };
 
+/// `max_window_layers` where a configuration does not say: layers at and above
+/// it use the sliding window.
+const MAX_WINDOW_LAYERS: u64 = 28;
+
 impl Family for Qwen3Moe {
     fn model_type(&self) -> &'static str {
         "qwen3_moe"
@@ -111,14 +115,8 @@ impl Family for Qwen3Moe {
         }
         let layers = keep.layers.len();
         config["num_hidden_layers"] = layers.into();
-        // Layers at and above `max_window_layers` use the sliding window.
-        if let Some(full) = config.get("max_window_layers").and_then(Value::as_u64) {
-            let kept = keep
-                .layers
-                .iter()
-                .filter(|&&layer| (layer as u64) < full)
-                .count();
-            config["max_window_layers"] = kept.into();
+        if layers < topology.layers() {
+            shorten_windows(config, keep);
         }
         super::config::keep_layer_entries(config, "layer_types", &keep.layers);
         // After layers were dropped the sparse step may no longer describe
@@ -146,14 +144,26 @@ fn windows(config: &Config, layers: usize) -> Result<Vec<Option<usize>>> {
         return Ok(vec![None; layers]);
     }
     let window = config.count("sliding_window")?;
-    let full = config
-        .value()
-        .get("max_window_layers")
-        .and_then(Value::as_u64)
-        .unwrap_or(28);
+    let full = full_attention_layers(config.value()).unwrap_or(MAX_WINDOW_LAYERS);
     Ok((0..layers)
         .map(|layer| (layer as u64 >= full).then_some(window))
         .collect())
+}
+
+fn full_attention_layers(config: &Value) -> Option<u64> {
+    config.get("max_window_layers").and_then(Value::as_u64)
+}
+
+/// Rewrites `max_window_layers` to the kept layers below it. Where windows are
+/// in use and the field is absent, it is written, as its default would count
+/// other layers than before.
+fn shorten_windows(config: &mut Value, keep: &Keep) {
+    let sliding = config.get("use_sliding_window").and_then(Value::as_bool) == Some(true);
+    let full = full_attention_layers(config).or(sliding.then_some(MAX_WINDOW_LAYERS));
+    if let Some(full) = full {
+        let below = keep.layers.iter().filter(|&&layer| (layer as u64) < full);
+        config["max_window_layers"] = below.count().into();
+    }
 }
 
 #[cfg(test)]
@@ -281,6 +291,35 @@ mod tests {
         let topology = topology(&config).unwrap();
         Qwen3Moe.rewrite_config(&mut config, &topology, &Keep::all(&topology));
         assert_eq!(config, demo());
+    }
+
+    #[test]
+    fn keeping_every_layer_leaves_windows_as_they_were() {
+        // More than there are layers, as transformers' default is.
+        let before = with(&[("max_window_layers", 28.into())]);
+        let mut config = before.clone();
+        let topology = topology(&config).unwrap();
+        Qwen3Moe.rewrite_config(&mut config, &topology, &Keep::all(&topology));
+        assert_eq!(config, before);
+    }
+
+    #[test]
+    fn windows_stay_with_their_layers_where_the_default_says_which() {
+        let mut config = with(&[
+            ("num_hidden_layers", 30.into()),
+            ("use_sliding_window", true.into()),
+            ("sliding_window", 64.into()),
+        ]);
+        config.as_object_mut().unwrap().remove("max_window_layers");
+        let before = topology(&config).unwrap();
+        let mut keep = Keep::all(&before);
+        keep.layers = (2..30).collect();
+        Qwen3Moe.rewrite_config(&mut config, &before, &keep);
+        assert_eq!(config["max_window_layers"], 26);
+        assert_eq!(
+            topology(&config).unwrap().attention.windows,
+            before.attention.windows[2..]
+        );
     }
 
     #[test]

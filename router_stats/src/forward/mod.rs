@@ -1,7 +1,8 @@
 //! The observed forward pass, one block at a time.
 //!
-//! A block is loaded, every batch is pushed through it, and it is dropped, so
-//! that memory holds one block's attention, one expert and the hidden states.
+//! A block is loaded, every batch is pushed through it, and it is dropped.
+//! [`IN_FLIGHT`] batches, two, are in it at a time, each with one expert, so
+//! that memory holds one block's attention, two experts and the hidden states.
 //! Arithmetic is f32. It owns no file formats and decides nothing: what
 //! happens is told as [`Event`]s.
 
@@ -97,10 +98,11 @@ impl Model {
         )
     }
 
-    /// A batch of `sequences`.
+    /// A batch of `sequences`: where they start and their rotary angles. Their
+    /// tokens are read, and checked, by [`embed`](Self::embed) alone.
     ///
     /// # Errors
-    /// `Structure` if a token is outside the vocabulary.
+    /// Only if the device has no room for the angles.
     pub fn batch(&self, sequences: &Sequences, range: Range<usize>) -> Result<Batch> {
         Batch::new(sequences, range, &self.topology.attention, &self.device)
     }
@@ -161,7 +163,7 @@ impl Model {
     ) -> Result<Vec<Tensor>> {
         let everything = Keep::all(&self.topology);
         let keep = keep.unwrap_or(&everything);
-        keep.check(self.family, &self.topology)?;
+        keep.check(&self.topology)?;
         let ranges = sequences.batches(batch_tokens);
         let embedding = self.embedding()?;
         let mut batches = Vec::with_capacity(ranges.len());

@@ -263,19 +263,22 @@ pub(crate) fn norms(values: &Tensor) -> Result<Vec<(f32, f32)>> {
     Ok(l2.into_iter().zip(max).collect())
 }
 
-/// a·b / (‖a‖‖b‖) from a·b, a·a and b·b; 0 if a row is zero.
+/// a·b / (‖a‖‖b‖) from a·b, a·a and b·b; 0 if a row is zero, not a number if
+/// one is not finite.
 #[inline(always)]
 fn cosine([ab, aa, bb]: [f32; 3]) -> f32 {
     let norm = aa.sqrt() * bb.sqrt();
-    if norm > 0.0 {
+    if norm == 0.0 {
+        0.0
+    } else if norm.is_finite() {
         (ab / norm).clamp(-1.0, 1.0)
     } else {
-        0.0
+        f32::NAN
     }
 }
 
 /// Cosine of the angle between matching rows of two [n, w] tensors; 0 if a
-/// row is zero.
+/// row is zero, not a number if one is not finite.
 pub(crate) fn cosines(a: &Tensor, b: &Tensor) -> Result<Vec<f32>> {
     let (_, width) = a.dims2()?;
     let on_cpu = with_slices([a, b], |[a, b]| {
@@ -469,5 +472,9 @@ mod tests {
     fn a_zero_row_has_no_angle() {
         let zero = Tensor::zeros((1, 4), DType::F32, &Device::Cpu).unwrap();
         assert_eq!(cosines(&zero, &random(1, 4, 0.0)).unwrap(), [0.0]);
+        for value in [f32::INFINITY, f32::NAN] {
+            let broken = Tensor::full(value, (1, 4), &Device::Cpu).unwrap();
+            assert!(cosines(&broken, &random(1, 4, 0.0)).unwrap()[0].is_nan());
+        }
     }
 }

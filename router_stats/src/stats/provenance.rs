@@ -22,6 +22,9 @@ pub struct Provenance {
     pub domains: Vec<DomainProvenance>,
     /// Longest sequence, in tokens.
     pub seq_len: usize,
+    /// Most tokens that passed through a block together. The shard a sequence
+    /// belongs to follows from it.
+    pub batch_tokens: usize,
     /// Seed of the packing.
     pub seed: u64,
     /// Experts per layer; 0 for dense layers.
@@ -115,6 +118,7 @@ impl Provenance {
             &domains(&other),
         )?;
         same("sequence length", &self.seq_len, &other.seq_len)?;
+        same("batch tokens", &self.batch_tokens, &other.batch_tokens)?;
         same("seed", &self.seed, &other.seed)?;
         same("experts per layer", &self.experts, &other.experts)?;
         same("experts per token", &self.top_k, &other.top_k)?;
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn only_like_may_be_merged_and_the_difference_is_named() {
         type Change = fn(&mut Provenance);
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 11] = [
             ("model", |p| p.fingerprint.push('0')),
             ("model family", |p| p.family.push('0')),
             ("calibration text", |p| p.corpus.push('0')),
@@ -203,6 +207,7 @@ mod tests {
                 p.domains[0].weight += 1.0;
             }),
             ("sequence length", |p| p.seq_len += 1),
+            ("batch tokens", |p| p.batch_tokens += 1),
             ("seed", |p| p.seed += 1),
             ("experts per layer", |p| p.experts[0] += 1),
             ("experts per token", |p| p.top_k += 1),

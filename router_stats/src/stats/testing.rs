@@ -22,6 +22,7 @@ pub(crate) fn sample() -> Stats {
         corpus: "a1".repeat(32),
         domains: vec![domain("code", 1.0, 64), domain("prose", 0.25, 96)],
         seq_len: 16,
+        batch_tokens: 32,
         seed: 42,
         experts: vec![3, 2, 0],
         top_k: 1,

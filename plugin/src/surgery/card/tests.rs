@@ -1,3 +1,4 @@
+use super::loss::DomainLoss;
 use super::*;
 use crate::plan::{
     Asked, DomainShare, ExpertBudget, LayerBudget, LayerPlan, Method, PlannedFrom, PlannedModel,
@@ -96,20 +97,24 @@ fn a_measured_loss_is_a_table() {
         confidence: 0.95,
         rows: vec![row],
     };
-    let facts = CardFacts {
-        source: Some("org/Tiny model".into()),
-        loss: Some(loss),
-    };
-    let text = section(&plan(), Layout::Engine, &facts);
+    let text = measured(&loss);
     for part in [
         "Perplexity on 32,768 held-out tokens.",
         "| change | 95% interval |",
         "| math | 8.710 | 9.940 | +14.1% | [+13.2, +15.2] |",
-        "-m 'org/Tiny model' ",
     ] {
         assert!(text.contains(part), "{part}\n\n{text}");
     }
-    assert!(!text.contains("Not measured"));
+}
+
+#[test]
+fn a_source_that_a_shell_would_split_is_quoted() {
+    let facts = CardFacts {
+        source: Some("org/Tiny model".into()),
+        report: None,
+    };
+    let text = section(&plan(), Layout::Engine, &facts);
+    assert!(text.contains("-m 'org/Tiny model' "), "{text}");
 }
 
 #[test]

@@ -1,0 +1,120 @@
+//! Flags: those that would do nothing are refused, the others do something.
+
+use std::fs;
+
+use router_stats::stats::Stats;
+
+use crate::program::{repository, Workshop};
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let workshop = Workshop::new();
+    let text = repository("models/demo/held-out/stories.txt");
+    for (flag, args) in [
+        ("--hf-revision", "calibrate -o x --hf-revision main"),
+        ("--held-out", "calibrate -o x --held-out 0.2"),
+        ("--calibration", "serve --calibration TEXT"),
+        ("--calibration-tokens", "serve --calibration-tokens 9"),
+        ("--batch-tokens", "serve --batch-tokens 9"),
+        ("--eval-tokens", "serve --eval-tokens 9"),
+        ("--seq-len", "serve --seq-len 9"),
+        ("--spill", "serve --spill"),
+        ("--seed", "serve --seed 1"),
+        ("--no-eval", "serve --no-eval"),
+        (
+            "--calibration-tokens",
+            "serve --plan p --calibration-tokens 9",
+        ),
+        ("--spill", "serve --plan p --spill"),
+        (
+            "--calibration",
+            "serve --plan p --no-eval --calibration TEXT",
+        ),
+        (
+            "--batch-tokens",
+            "serve --plan p --no-eval --batch-tokens 9",
+        ),
+        ("--seed", "serve --plan p --no-eval --seed 1"),
+        ("--criterion", "serve --drop-layers 1 --criterion ean"),
+        ("--calibration", "eval --calibration TEXT"),
+        ("--calibration-tokens", "eval --calibration-tokens 9"),
+        ("--spill", "eval --plan p --spill"),
+        (
+            "--stats",
+            "eval --prune-experts 0.5 --stats s --calibration TEXT",
+        ),
+        ("--criterion", "eval --drop-layers 1 --criterion ean"),
+    ] {
+        let args = args.replace("TEXT", &text);
+        let args: Vec<&str> = args.split(' ').collect();
+        workshop.run(&args).expect_failure(2, &[flag]);
+    }
+    assert!(!workshop.path("cache").exists(), "nothing was begun");
+}
+
+#[test]
+fn what_has_one_choice_is_not_in_the_help() {
+    let help = Workshop::new().succeed(&["plan", "--help"]).stdout;
+    assert!(help.contains("--criterion"));
+    assert!(!help.contains("--allocation") && !help.contains("--layer-criterion"));
+}
+
+#[test]
+fn calibrate_leaves_out_what_serve_checks_on() {
+    let workshop = Workshop::new();
+    let text = workshop.path("words.txt");
+    let documents: Vec<String> = (0..200)
+        .map(|i| format!("document {i} of several"))
+        .collect();
+    fs::write(&text, documents.join("\n<|endoftext|>\n")).unwrap();
+    let (text, output) = (text.display().to_string(), workshop.arg("w.stats"));
+    let used = |more: &[&str]| {
+        let args = ["calibrate", "--calibration", &text, "-o", &output];
+        workshop.succeed(&[&args[..], more].concat());
+        Stats::read(workshop.path("w.stats"))
+            .unwrap()
+            .provenance
+            .domains[0]
+            .documents
+    };
+    let (all, most) = (used(&["--held-out", "0"]), used(&[]));
+    assert_eq!(all, 200);
+    assert!((160..195).contains(&most), "{most}");
+}
+
+#[test]
+fn a_plan_may_be_called_like_its_model() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/mixtral");
+    // `mixtral.plan.json`, for the model `mixtral`.
+    let plan = workshop.plan("mixtral").display().to_string();
+    let text = repository("models/demo/held-out/stories.txt");
+    let mut args = vec!["eval", "-m", &model, "--plan", &plan, "--text", &text];
+    args.extend(["--eval-tokens", "256", "--seq-len", "64", "--json"]);
+    let report = workshop.succeed(&args).json();
+    assert_eq!(report["reference"]["name"], "mixtral");
+    assert_eq!(report["variants"][0]["name"], "mixtral (plan)");
+}
+
+#[test]
+fn statistics_and_batches_go_together() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/mixtral");
+    let stats = workshop.calibrate("mixtral", &[]).display().to_string();
+    let text = repository("models/demo/held-out/stories.txt");
+    let mut args = vec!["eval", "-m", &model, "--stats", &stats, "--text", &text];
+    args.extend(["--prune-experts", "0.5", "--batch-tokens", "128"]);
+    args.extend(["--eval-tokens", "256", "--seq-len", "64", "--json"]);
+    workshop.succeed(&args);
+}
+
+#[test]
+fn an_interrupted_evaluation_promises_no_layers() {
+    let workshop = Workshop::new();
+    let mut run = workshop.start(&["eval", "--eval-tokens", "100000", "--batch-tokens", "512"]);
+    run.wait_for("Evaluating");
+    run.interrupt();
+    let (code, said) = run.finish();
+    assert_eq!(code, Some(130), "{said}");
+    assert!(said.contains("hint: nothing half-written"), "{said}");
+}
