@@ -129,9 +129,12 @@ impl<'a> State<'a> {
                     File::create(&path).map_err(Error::io(&path))?,
                 )),
             };
-            let values: Vec<f32> = hidden.flatten_all()?.to_vec1()?;
-            next.write_all(bytemuck::cast_slice(&values))
-                .map_err(Error::io(&path))?;
+            let mut write = |values: &[f32]| next.write_all(bytemuck::cast_slice(values));
+            let written = match rows::with_slices([&hidden], |[values]| write(values))? {
+                Some(written) => written,
+                None => write(&hidden.flatten_all()?.to_vec1::<f32>()?),
+            };
+            written.map_err(Error::io(&path))?;
         }
         if !self.spill {
             self.hidden[batch] = Some(hidden);

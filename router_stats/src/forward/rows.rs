@@ -14,7 +14,7 @@ use crate::Result;
 const ROWS_PER_TASK: usize = 64;
 
 /// Runs `f` on the contiguous f32 values of CPU tensors; `None` on other devices.
-pub(super) fn with_slices<const N: usize, R>(
+pub(crate) fn with_slices<const N: usize, R>(
     tensors: [&Tensor; N],
     f: impl FnOnce([&[f32]; N]) -> R,
 ) -> Result<Option<R>> {
