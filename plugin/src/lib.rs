@@ -22,6 +22,7 @@ pub mod hub;
 pub mod layers;
 pub mod pipeline;
 pub mod plan;
+mod registry;
 pub mod saliency;
 pub mod surgery;
 

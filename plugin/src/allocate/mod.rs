@@ -7,7 +7,8 @@
 
 mod uniform;
 
-use crate::error::{Error, Result};
+use crate::registry::find;
+use crate::Result;
 
 /// Every allocator, the default first.
 pub const ALLOCATORS: &[&dyn Allocator] = &[&uniform::Uniform];
@@ -33,21 +34,9 @@ pub trait Allocator: Sync + std::fmt::Debug {
 /// Finds an allocator by name.
 ///
 /// # Errors
-/// [`Error::Unknown`] with the known names.
+/// [`Error::Unknown`](crate::Error::Unknown) with the known names.
 pub fn allocator(name: &str) -> Result<&'static dyn Allocator> {
-    ALLOCATORS
-        .iter()
-        .copied()
-        .find(|a| a.name() == name)
-        .ok_or_else(|| Error::Unknown {
-            what: "allocator",
-            found: name.to_owned(),
-            known: ALLOCATORS
-                .iter()
-                .map(|a| a.name())
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    find("allocator", ALLOCATORS, Allocator::name, name)
 }
 
 #[cfg(test)]

@@ -8,7 +8,8 @@ mod block_influence;
 
 use router_stats::stats::Stats;
 
-use crate::error::{Error, Result};
+use crate::registry::find;
+use crate::Result;
 
 /// Every layer criterion, the default first.
 pub const LAYER_CRITERIA: &[&dyn LayerCriterion] = &[&block_influence::BlockInfluence];
@@ -35,21 +36,14 @@ pub trait LayerCriterion: Sync + std::fmt::Debug {
 /// Finds a layer criterion by name.
 ///
 /// # Errors
-/// [`Error::Unknown`] with the known names.
+/// [`Error::Unknown`](crate::Error::Unknown) with the known names.
 pub fn layer_criterion(name: &str) -> Result<&'static dyn LayerCriterion> {
-    LAYER_CRITERIA
-        .iter()
-        .copied()
-        .find(|c| c.name() == name)
-        .ok_or_else(|| Error::Unknown {
-            what: "layer criterion",
-            found: name.to_owned(),
-            known: LAYER_CRITERIA
-                .iter()
-                .map(|c| c.name())
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    find(
+        "layer criterion",
+        LAYER_CRITERIA,
+        LayerCriterion::name,
+        name,
+    )
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ mod soft_gate;
 
 use router_stats::stats::LayerStats;
 
-use crate::error::{Error, Result};
+use crate::registry::find;
+use crate::Result;
 
 /// Every criterion, the default first.
 pub const CRITERIA: &[&dyn Criterion] = &[
@@ -55,21 +56,9 @@ pub trait Criterion: Sync + std::fmt::Debug {
 /// Finds a criterion by name.
 ///
 /// # Errors
-/// [`Error::Unknown`] with the known names.
+/// [`Error::Unknown`](crate::Error::Unknown) with the known names.
 pub fn criterion(name: &str) -> Result<&'static dyn Criterion> {
-    CRITERIA
-        .iter()
-        .copied()
-        .find(|c| c.name() == name)
-        .ok_or_else(|| Error::Unknown {
-            what: "criterion",
-            found: name.to_owned(),
-            known: CRITERIA
-                .iter()
-                .map(|c| c.name())
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    find("criterion", CRITERIA, Criterion::name, name)
 }
 
 /// Splits the experts 0..E into the `kept` with the highest scores and the
