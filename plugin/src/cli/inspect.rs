@@ -86,7 +86,7 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             )
             .map(|reader| {
                 (
-                    format!("{:?}", reader.layout()),
+                    reader.layout().to_string(),
                     format!("{:?}", reader.dtype()).to_lowercase(),
                 )
             })

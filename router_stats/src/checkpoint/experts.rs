@@ -32,6 +32,16 @@ pub enum Layout {
     },
 }
 
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::PerExpert => "per expert",
+            Self::Stacked { transposed: false } => "stacked",
+            Self::Stacked { transposed: true } => "stacked, transposed",
+        })
+    }
+}
+
 /// Reads the experts of one layer.
 #[derive(Debug, Clone)]
 pub struct ExpertReader<'a> {
