@@ -13,6 +13,7 @@ use prune_eval::Report;
 
 use self::loss::Loss;
 use super::{Layout, PLAN_FILE};
+use crate::format::count;
 use crate::plan::{Plan, Size};
 
 /// What a model card says beyond the plan.
@@ -64,8 +65,8 @@ fn summary(plan: &Plan, source: &str) -> String {
         };
         parts.push(format!(
             "{} of the {} experts{layers}",
-            grouped(experts as u64),
-            grouped(all as u64)
+            count(experts as u64),
+            count(all as u64)
         ));
     }
     if !dropped.is_empty() {
@@ -95,9 +96,9 @@ fn sizes(before: &Size, after: &Size) -> String {
         format!("\n| {what} | {} | {} |", of(before), of(after))
     };
     "| | before | after |\n|---|---:|---:|".to_owned()
-        + &row("parameters", &|size| grouped(size.parameters))
-        + &row("active per token", &|size| grouped(size.active_parameters))
-        + &row("weights in bytes", &|size| grouped(size.bytes))
+        + &row("parameters", &|size| count(size.parameters))
+        + &row("active per token", &|size| count(size.active_parameters))
+        + &row("weights in bytes", &|size| count(size.bytes))
         + &row("layers", &|size| size.layers.to_string())
         + &row("experts per MoE layer", &|size| {
             let counts: BTreeSet<_> = size
@@ -145,7 +146,7 @@ fn method(plan: &Plan, layout: Layout) -> String {
             format!(
                 "{} ({} tokens, weight {})",
                 cell(&domain.name),
-                grouped(domain.tokens),
+                count(domain.tokens),
                 domain.weight
             )
         })
@@ -154,7 +155,7 @@ fn method(plan: &Plan, layout: Layout) -> String {
         "Calibration",
         format!(
             "{} tokens: {}",
-            grouped(plan.stats.tokens),
+            count(plan.stats.tokens),
             domains.join(", ")
         ),
     );
@@ -178,7 +179,7 @@ fn measured(loss: &Loss) -> String {
     let mut text = format!(
         "### Measured loss\n\nPerplexity on {} held-out tokens.\n\n\
          | text | before | after | change | {}% interval |\n|---|---:|---:|---:|---:|",
-        grouped(loss.tokens),
+        count(loss.tokens),
         loss.confidence * 100.0,
     );
     for row in &loss.rows {
@@ -246,19 +247,6 @@ fn list(indices: &[usize]) -> String {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(", ")
-}
-
-/// `1,234,567`
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// A name inside a table or list.

@@ -129,15 +129,3 @@ fn nothing_removed_is_said() {
         section(&plan, Layout::Hf, &CardFacts::default()).contains("`Tiny` with nothing removed.")
     );
 }
-
-#[test]
-fn digits_are_grouped() {
-    for (number, text) in [
-        (0, "0"),
-        (999, "999"),
-        (1000, "1,000"),
-        (30_532_122_624, "30,532,122,624"),
-    ] {
-        assert_eq!(grouped(number), text);
-    }
-}
