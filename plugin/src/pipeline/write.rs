@@ -11,6 +11,7 @@ use crate::format;
 use crate::plan::ValidPlan;
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, REPORT_FILE};
 use crate::Result;
+use safetensors::Dtype;
 
 /// The checkpoint that `plan` leaves of `model` in the engine's layout, from
 /// the cache or written now. One in the cache whose loss was not measured, or
@@ -69,12 +70,21 @@ pub(super) fn loss(dir: &Path) -> Option<Report> {
     Report::read(&dir.join(REPORT_FILE)).ok()
 }
 
-/// Whether the engine cannot read the experts as `model` stores them.
+/// Whether the engine cannot read the weights as `model` stores them.
 ///
 /// # Errors
 /// If an expert is missing or has another shape than it must.
 pub fn needs_relayout(model: &Model) -> Result<bool> {
     let topology = model.topology();
+    let Some(wanted) = model.family().serving().layout() else {
+        return Ok(false);
+    };
+    if wanted
+        .pairs
+        .is_some_and(|pairs| pairs != topology.attention.rotary.pairs)
+    {
+        return Ok(true);
+    }
     let Some((layer, moe)) =
         (0..topology.layers()).find_map(|layer| Some((layer, topology.moe(layer)?)))
     else {
@@ -87,7 +97,8 @@ pub fn needs_relayout(model: &Model) -> Result<bool> {
         moe,
         topology.hidden,
     )?;
-    let wanted = if model.family().engine_stacks_experts() {
+    let stacked = wanted.stacked && reader.dtype() != Dtype::F8_E4M3;
+    let wanted = if stacked {
         Stored::Stacked { transposed: true }
     } else {
         Stored::PerExpert

@@ -1,7 +1,7 @@
 //! What a model weighs before and after, from its tensor list alone.
 
 use router_stats::checkpoint::{Checkpoint, TensorView};
-use router_stats::family::{Family, Keep, Part, Role, Topology};
+use router_stats::family::{Family, Keep, Part, Role, Topology, SCALE_SUFFIX};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
@@ -63,8 +63,12 @@ impl Size {
                     };
                     let left = match part {
                         Part::Shared => whole,
-                        Part::Expert { expert, .. } if mask.get(expert) == Some(&true) => whole,
-                        Part::Expert { .. } => continue,
+                        Part::Expert { expert, .. } | Part::ExpertScale { expert, .. } => {
+                            if mask.get(expert) != Some(&true) {
+                                continue;
+                            }
+                            whole
+                        }
                         Part::Router | Part::StackedGateUp | Part::StackedDown => {
                             whole.rows(tensor, mask)?
                         }
@@ -72,7 +76,10 @@ impl Size {
                     bytes += left.bytes;
                     match part {
                         Part::Shared | Part::Router => shared += left.parameters,
-                        Part::Expert { .. } | Part::StackedGateUp | Part::StackedDown => {
+                        Part::Expert { .. }
+                        | Part::ExpertScale { .. }
+                        | Part::StackedGateUp
+                        | Part::StackedDown => {
                             experts[layer] += left.parameters;
                         }
                     }
@@ -109,9 +116,11 @@ struct Amount {
 }
 
 impl Amount {
+    /// Scales of fp8 weights have bytes but are no parameters.
     fn of(tensor: &TensorView<'_>) -> Self {
+        let scales = tensor.name.ends_with(SCALE_SUFFIX);
         Self {
-            parameters: tensor.shape.iter().map(|&n| n as u64).product(),
+            parameters: if scales { 0 } else { tensor.elements() as u64 },
             bytes: tensor.data.len() as u64,
         }
     }

@@ -9,6 +9,7 @@
 
 use router_stats::checkpoint::{self, ExpertReader};
 use router_stats::family::{Names, Part};
+use safetensors::Dtype;
 
 use super::Cut;
 use crate::{Error, Result};
@@ -43,11 +44,15 @@ pub(super) fn check_part(cut: &Cut<'_>, name: &str, layer: usize, part: Part) ->
             name,
             format!("no experts in layer {layer}, which is dense"),
         ),
-        (Part::Expert { expert, .. }, Some(moe)) if expert >= moe.experts => unclassified(
-            cut,
-            name,
-            format!("one of the {} experts that config.json counts", moe.experts),
-        ),
+        (Part::Expert { expert, .. } | Part::ExpertScale { expert, .. }, Some(moe))
+            if expert >= moe.experts =>
+        {
+            unclassified(
+                cut,
+                name,
+                format!("one of the {} experts that config.json counts", moe.experts),
+            )
+        }
         _ => Ok(()),
     }
 }
@@ -59,7 +64,8 @@ fn belongs_to_experts(names: &Names, name: &str) -> bool {
     name.starts_with(router) || name.starts_with(names.experts)
 }
 
-/// Fails if a layer holds its experts twice, in both layouts.
+/// Fails if a layer holds its experts twice, in both layouts, or block scales
+/// without fp8 weights.
 ///
 /// # Errors
 /// [`Error::Unclassified`]
@@ -69,9 +75,14 @@ pub(super) fn check_one_layout(
     reader: &ExpertReader<'_>,
 ) -> Result<()> {
     let per_expert = reader.layout() == checkpoint::Layout::PerExpert;
+    let fp8 = reader.dtype() == Dtype::F8_E4M3;
+    let scales = |part: &Part| matches!(part, Part::ExpertScale { .. });
+    if let Some((name, _)) = tensors.iter().find(|(_, part)| scales(part) && !fp8) {
+        return unclassified(cut, name, "an fp8 weight to scale".to_owned());
+    }
     let stray = tensors.iter().find(|(_, part)| match part {
         Part::Shared | Part::Router => false,
-        Part::Expert { .. } => !per_expert,
+        Part::Expert { .. } | Part::ExpertScale { .. } => !per_expert,
         Part::StackedGateUp | Part::StackedDown => per_expert,
     });
     match stray {

@@ -30,6 +30,7 @@ const NAMES: &[&str] = &[
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
+    "video_preprocessor_config.json",
     "vocab.json",
     "vocab.txt",
 ];
@@ -92,6 +93,9 @@ pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
     let mut config = cut.checkpoint.config().value().clone();
     cut.family
         .rewrite_config(&mut config, cut.topology, cut.keep);
+    if let Some(pairs) = super::pairs::wanted(cut) {
+        cut.family.note_pairs(&mut config, pairs);
+    }
     write_json(&to.join("config.json"), &config)
 }
 

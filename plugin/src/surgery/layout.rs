@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 
 use router_stats::checkpoint::{self, ExpertReader, TensorView};
-use router_stats::family::{MoeSpec, Part, Projection, Role};
+use router_stats::family::{MoeSpec, Part, Projection, Role, SCALE_SUFFIX};
 use safetensors::Dtype;
 
-use super::{classify, Cut};
+use super::{classify, pairs, Cut};
 use crate::Result;
 
 /// How experts are stored.
@@ -26,8 +26,9 @@ pub enum Layout {
     /// For Mixtral, the same as [`Hf`](Self::Hf): its `SparseMoeBlock` loads
     /// `experts.{e}.w1.weight` [I, H], `w2` [H, I] and `w3` [I, H].
     Engine,
-    /// One matrix per expert and projection, as Hugging Face transformers,
-    /// vLLM and llama.cpp expect, whatever the source has.
+    /// As checkpoints of the family are on the hub, for Hugging Face
+    /// transformers, vLLM and llama.cpp, whatever the source has: for most, one
+    /// matrix per expert and projection.
     Hf,
 }
 
@@ -83,6 +84,9 @@ pub(super) fn outputs(cut: &Cut<'_>) -> Result<Vec<Output>> {
         match names.role(name) {
             Role::Global => outside.push(name),
             Role::Block { layer, part } => {
+                if cut.topology.predicts(layer) {
+                    continue;
+                }
                 classify::check_part(cut, name, layer, part)?;
                 blocks.entry(layer).or_default().push((name, part));
             }
@@ -125,30 +129,42 @@ fn block(
     let prefix = names.in_block(layer, "");
     for &(name, part) in tensors {
         if part == Part::Shared {
-            outputs.push(copy(
-                cut,
-                name,
-                names.in_block(index, &name[prefix.len()..]),
-            )?);
+            let inside = &name[prefix.len()..];
+            let new = names.in_block(index, inside);
+            outputs.push(match pairs::rows(cut, inside, name)? {
+                None => copy(cut, name, new)?,
+                Some(order) => rows(&cut.checkpoint.tensor(name)?, new, &order),
+            });
         }
     }
     let Some(moe) = cut.topology.moe(layer) else {
         return Ok(());
     };
-    let router = names.in_block(layer, names.router);
-    let router = cut
-        .checkpoint
-        .tensor_of_shape(&router, &[moe.experts, cut.topology.hidden])?;
     let kept = &cut.keep.experts[layer];
-    outputs.push(rows(&router, names.in_block(index, names.router), kept));
+    for (router, shape) in router(cut, moe) {
+        let name = names.in_block(layer, router);
+        let tensor = cut.checkpoint.tensor_of_shape(&name, &shape)?;
+        outputs.push(rows(&tensor, names.in_block(index, router), kept));
+    }
 
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, cut.topology.hidden)?;
     classify::check_one_layout(cut, tensors, &reader)?;
-    if cut.layout == Layout::Engine && cut.family.engine_stacks_experts() {
+    // Block scales go with single matrices.
+    if cut.stacks_experts() && reader.dtype() != Dtype::F8_E4M3 {
         stacked(cut, block, moe, &reader, outputs)
     } else {
         per_expert(cut, block, moe, &reader, outputs)
     }
+}
+
+/// Names inside the block, and shapes, of what has one row per expert.
+fn router(cut: &Cut<'_>, moe: &MoeSpec) -> Vec<(&'static str, Vec<usize>)> {
+    let names = cut.family.names();
+    let mut tensors = vec![(names.router, vec![moe.experts, cut.topology.hidden])];
+    if let Some(bias) = names.router_bias.filter(|_| moe.router.correction_bias) {
+        tensors.push((bias, vec![moe.experts]));
+    }
+    tensors
 }
 
 fn per_expert(
@@ -163,7 +179,12 @@ fn per_expert(
         for projection in Projection::ALL {
             let name = names.expert(index, new, projection);
             if reader.layout() == checkpoint::Layout::PerExpert {
-                outputs.push(copy(cut, &names.expert(layer, expert, projection), name)?);
+                let stored = names.expert(layer, expert, projection);
+                let [scales, new_scales] = [&stored, &name].map(|it| format!("{it}{SCALE_SUFFIX}"));
+                outputs.push(copy(cut, &stored, name)?);
+                if cut.checkpoint.contains(&scales) {
+                    outputs.push(copy(cut, &scales, new_scales)?);
+                }
                 continue;
             }
             let shape = match projection {

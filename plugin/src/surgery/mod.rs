@@ -23,6 +23,7 @@ mod directory;
 #[cfg(test)]
 mod fixture;
 mod layout;
+mod pairs;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -190,6 +191,20 @@ struct Cut<'a> {
     topology: &'a Topology,
     keep: &'a Keep,
     layout: Layout,
+}
+
+impl Cut<'_> {
+    /// Whether the result stacks the experts of a layer.
+    fn stacks_experts(&self) -> bool {
+        match self.layout {
+            Layout::Hf => self.family.stacks_experts(),
+            Layout::Engine => self
+                .family
+                .serving()
+                .layout()
+                .is_some_and(|layout| layout.stacked),
+        }
+    }
 }
 
 /// Everything of [`prune`] that depends on what stays but not on why; `record`

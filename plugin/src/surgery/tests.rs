@@ -71,7 +71,8 @@ fn options(layout: Layout, max_shard_bytes: u64) -> SurgeryOptions {
 
 /// What `layout` means for a family.
 fn stored(layout: Layout, model: &Model) -> Stored {
-    if layout == Layout::Engine && model.family.engine_stacks_experts() {
+    let engine = model.family.serving().layout();
+    if layout == Layout::Engine && engine.is_some_and(|engine| engine.stacked) {
         Stored::Engine
     } else {
         Stored::PerExpert
@@ -160,7 +161,7 @@ fn tensors_that_no_part_accounts_for_are_refused() {
         .replace(".weight", ".weight_scale_inv");
     for (name, expected) in [
         ("model.layers.4.eh_proj.weight", "one of the 4 blocks"),
-        (&*scale, "a weight of the router or of one expert"),
+        (&*scale, "an fp8 weight to scale"),
         (
             "model.layers.2.mlp.gate.bias",
             "a weight of the router or of one expert",

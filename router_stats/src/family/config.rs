@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use super::GroupedQuery;
 use crate::{Error, Result};
 
 const MAX_LAYERS: usize = 65_536;
@@ -229,21 +230,24 @@ pub(super) fn require_plain_rope(config: &Config) -> Result<()> {
     Ok(())
 }
 
-/// Fails unless heads divide into key-value groups and halve for rotation.
+/// Heads of grouped-query attention, without norms or biases. A head is
+/// `head_dim` wide, by default an equal share of the residual stream.
 ///
 /// # Errors
-/// [`Error::Config`]
-pub(super) fn check_heads(config: &Config, spec: &super::AttentionSpec) -> Result<()> {
-    if !spec.heads.is_multiple_of(spec.kv_heads) {
-        return Err(config.error(
-            "num_key_value_heads",
-            &format!("a divisor of {} heads", spec.heads),
-        ));
+/// [`Error::Config`] unless heads divide into key-value groups and halve for
+/// rotation.
+pub(super) fn grouped_query(config: &Config, hidden: usize) -> Result<GroupedQuery> {
+    let heads = config.count("num_attention_heads")?;
+    let kv_heads = config.count_or("num_key_value_heads", heads)?;
+    let head_dim = config.count_or("head_dim", hidden / heads)?;
+    if !heads.is_multiple_of(kv_heads) {
+        let expected = format!("a divisor of {heads} heads");
+        return Err(config.error("num_key_value_heads", &expected));
     }
-    if spec.head_dim == 0 || !spec.head_dim.is_multiple_of(2) {
+    if head_dim == 0 || !head_dim.is_multiple_of(2) {
         return Err(config.error("head_dim", "a positive even number"));
     }
-    Ok(())
+    Ok(GroupedQuery::plain(heads, kv_heads, head_dim))
 }
 
 /// Fails if tokens are routed to more experts than there are.

@@ -138,36 +138,31 @@ fn structure(what: &str, expected: &str, found: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::family::{AttentionSpec, MlpSpec, MoeSpec, RouterRule, Scoring};
+    use crate::family::{
+        AttentionSpec, GroupedQuery, MlpSpec, MoeSpec, NormSpec, RotarySpec, RouterRule,
+    };
 
     /// Three layers: 4 experts top-2, dense, 4 experts top-2.
     fn topology() -> Topology {
-        let router = RouterRule {
-            top_k: 2,
-            scoring: Scoring::Softmax,
-            renormalize: true,
-        };
         let moe = MlpSpec::Moe(MoeSpec {
             experts: 4,
             intermediate: 8,
-            router,
+            router: RouterRule::softmax(2, true),
+            shared: None,
         });
         Topology {
             hidden: 8,
             vocab: 16,
             max_positions: 32,
-            rms_norm_eps: 1e-6,
+            norm: NormSpec::rms(1e-6),
             tied_head: true,
-            attention: AttentionSpec {
-                heads: 2,
-                kv_heads: 1,
-                head_dim: 4,
-                rope_theta: 1e4,
-                qk_norm: false,
-                qkv_bias: false,
-                o_bias: false,
-                windows: vec![None; 3],
-            },
+            head_bias: false,
+            attention: AttentionSpec::grouped(
+                GroupedQuery::plain(2, 1, 4),
+                RotarySpec::plain(4, 1e4),
+                vec![None; 3],
+            ),
+            prediction_layers: 0,
             mlps: vec![moe.clone(), MlpSpec::Dense { intermediate: 8 }, moe],
         }
     }

@@ -8,7 +8,8 @@
 use serde_json::Value;
 
 use super::{
-    AttentionSpec, Config, Family, Keep, MlpSpec, MoeSpec, Names, RouterRule, Scoring, Topology,
+    AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec, MoeSpec, Names, NormSpec,
+    RotarySpec, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
@@ -26,6 +27,9 @@ static NAMES: Names = Names {
     attention: "self_attn.",
     dense: "mlp.",
     router: "block_sparse_moe.gate.weight",
+    router_bias: None,
+    shared: None,
+    shared_gate: None,
     experts: "block_sparse_moe.experts.",
     gate: "w1.weight",
     up: "w3.weight",
@@ -47,24 +51,23 @@ impl Family for Mixtral {
         &NAMES
     }
 
-    fn engine_stacks_experts(&self) -> bool {
-        false
+    fn serving(&self) -> Serving {
+        Serving::Text(EngineLayout {
+            stacked: false,
+            pairs: None,
+        })
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
         config.require_one_of("hidden_act", &["silu"])?;
         super::config::require_plain_rope(config)?;
         let layers = config.layers()?;
-        let heads = config.count("num_attention_heads")?;
         let hidden = config.count("hidden_size")?;
         let moe = MoeSpec {
             experts: config.count("num_local_experts")?,
             intermediate: config.count("intermediate_size")?,
-            router: RouterRule {
-                top_k: config.count_or("num_experts_per_tok", 2)?,
-                scoring: Scoring::Softmax,
-                renormalize: true,
-            },
+            router: RouterRule::softmax(config.count_or("num_experts_per_tok", 2)?, true),
+            shared: None,
         };
         super::config::check_top_k(config, "num_experts_per_tok", &moe)?;
         let window = if config.has("sliding_window") {
@@ -72,24 +75,17 @@ impl Family for Mixtral {
         } else {
             None
         };
-        let attention = AttentionSpec {
-            heads,
-            kv_heads: config.count_or("num_key_value_heads", heads)?,
-            head_dim: config.count_or("head_dim", hidden / heads)?,
-            rope_theta: config.rope_theta(1e6)?,
-            qk_norm: false,
-            qkv_bias: false,
-            o_bias: false,
-            windows: vec![window; layers],
-        };
-        super::config::check_heads(config, &attention)?;
+        let query = super::config::grouped_query(config, hidden)?;
+        let rotary = RotarySpec::plain(query.head_dim, config.rope_theta(1e6)?);
         Ok(Topology {
             hidden,
             vocab: config.count("vocab_size")?,
             max_positions: config.count_or("max_position_embeddings", 32_768)?,
-            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-5)?,
+            norm: NormSpec::rms(config.positive_or("rms_norm_eps", 1e-5)?),
             tied_head: config.flag_or("tie_word_embeddings", false)?,
-            attention,
+            head_bias: false,
+            attention: AttentionSpec::grouped(query, rotary, vec![window; layers]),
+            prediction_layers: 0,
             mlps: vec![MlpSpec::Moe(moe); layers],
         })
     }
@@ -108,6 +104,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::family::GroupedQuery;
 
     fn small() -> Value {
         json!({
@@ -131,23 +128,17 @@ mod tests {
             (topology.hidden, topology.vocab, topology.max_positions),
             (64, 256, 32_768)
         );
-        assert_eq!(topology.rms_norm_eps, 1e-5);
+        assert_eq!(topology.norm, NormSpec::rms(1e-5));
         assert!(!topology.tied_head);
-        let attention = &topology.attention;
-        assert_eq!(
-            (attention.heads, attention.kv_heads, attention.head_dim),
-            (4, 2, 16)
+        let expected = AttentionSpec::grouped(
+            GroupedQuery::plain(4, 2, 16),
+            RotarySpec::plain(16, 1e6),
+            vec![None; 3],
         );
-        assert_eq!(attention.rope_theta, 1e6);
-        assert_eq!(attention.windows, [None; 3]);
+        assert_eq!(topology.attention, expected);
         let moe = topology.moe(1).unwrap();
         assert_eq!(moe.intermediate, 96);
-        let router = RouterRule {
-            top_k: 2,
-            scoring: Scoring::Softmax,
-            renormalize: true,
-        };
-        assert_eq!(moe.router, router);
+        assert_eq!(moe.router, RouterRule::softmax(2, true));
     }
 
     #[test]

@@ -15,8 +15,12 @@ use serde_json::Value;
 
 pub use config::Config;
 pub use keep::Keep;
-pub use names::{Names, Part, Projection, Role};
-pub use topology::{AttentionSpec, MlpSpec, MoeSpec, RouterRule, Scoring, Topology};
+pub use names::{Names, Part, Projection, Role, SCALE_SUFFIX};
+pub use topology::{
+    AttentionSpec, GroupScore, GroupedQuery, Groups, Latent, LongRope, MlpSpec, MoeSpec, NormKind,
+    NormSpec, Pairs, Projections, QkNorm, RotarySpec, RouterRule, Scaling, Scoring, SharedExperts,
+    Topology, Yarn,
+};
 
 use crate::{Error, Result};
 
@@ -34,8 +38,14 @@ pub trait Family: Sync + std::fmt::Debug {
     /// How tensors are called.
     fn names(&self) -> &'static Names;
 
-    /// Whether mistral.rs wants experts stacked in one tensor per projection.
-    fn engine_stacks_experts(&self) -> bool;
+    /// Whether checkpoints on the hub stack the experts of a layer, as
+    /// [E, H, 2I] and [E, I, H].
+    fn stacks_experts(&self) -> bool {
+        false
+    }
+
+    /// How the engine takes the family.
+    fn serving(&self) -> Serving;
 
     /// Reads the model's structure from its configuration.
     ///
@@ -48,6 +58,42 @@ pub trait Family: Sync + std::fmt::Debug {
     ///
     /// `keep` has passed [`Keep::check`].
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep);
+
+    /// Notes in `config` that rotary dimensions are paired as the engine pairs
+    /// them, where [`EngineLayout::pairs`] says that it does otherwise than the
+    /// model. [`topology`](Self::topology) reads the note back.
+    fn note_pairs(&self, _config: &mut Value, _pairs: Pairs) {}
+}
+
+/// How the engine takes a family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Serving {
+    /// As a language model.
+    Text(EngineLayout),
+    /// As a model that also sees images.
+    Multimodal(EngineLayout),
+    /// Not at all, for this reason.
+    No(&'static str),
+}
+
+/// How the engine wants weights stored where it does not read them as they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EngineLayout {
+    /// Whether experts are stacked in one tensor per projection.
+    pub stacked: bool,
+    /// How it pairs rotary dimensions, if otherwise than the model: rows of
+    /// the query and key projections are reordered for it.
+    pub pairs: Option<Pairs>,
+}
+
+impl Serving {
+    /// The engine's layout; `None` if it does not take the family.
+    pub fn layout(self) -> Option<EngineLayout> {
+        match self {
+            Self::Text(layout) | Self::Multimodal(layout) => Some(layout),
+            Self::No(_) => None,
+        }
+    }
 }
 
 /// Finds the family of a configuration by `architectures`, else `model_type`.

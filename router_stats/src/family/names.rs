@@ -18,12 +18,21 @@ pub struct Names {
     pub attention_norm: &'static str,
     /// Norm before the feed-forward part `[H]`.
     pub mlp_norm: &'static str,
-    /// Attention module; holds `q_proj`, `k_proj`, `v_proj`, `o_proj`, `q_norm`, `k_norm`.
+    /// Attention module; holds `q_proj`, `k_proj`, `v_proj`, `o_proj`, `q_norm`,
+    /// `k_norm`, or the projections of latent attention.
     pub attention: &'static str,
     /// Dense MLP module; holds the three projections.
     pub dense: &'static str,
     /// Router weight [E, H].
     pub router: &'static str,
+    /// Bias [E] that a router adds for the choice of experts alone, if there is
+    /// one.
+    pub router_bias: Option<&'static str>,
+    /// Module of the experts that every token passes through, if there are
+    /// any; holds the three projections.
+    pub shared: Option<&'static str>,
+    /// Gate of their output [1, H], if there is one.
+    pub shared_gate: Option<&'static str>,
     /// What every expert's names begin with, up to the expert index.
     pub experts: &'static str,
     /// Gate projection of an expert or dense MLP [I, H].
@@ -73,10 +82,17 @@ pub enum Role {
 pub enum Part {
     /// Independent of the experts: norms, attention, dense MLP.
     Shared,
-    /// Has one row per expert.
+    /// Has one row per expert: the router's weight or bias.
     Router,
     /// One matrix of one expert.
     Expert {
+        /// Index of the expert.
+        expert: usize,
+        /// Which matrix.
+        projection: Projection,
+    },
+    /// Block scales of one fp8 matrix of one expert.
+    ExpertScale {
         /// Index of the expert.
         expert: usize,
         /// Which matrix.
@@ -88,6 +104,9 @@ pub enum Part {
     StackedDown,
 }
 
+/// What the name of an fp8 weight is followed by in that of its block scales.
+pub const SCALE_SUFFIX: &str = "_scale_inv";
+
 impl Names {
     /// Name of a tensor inside a block.
     pub fn in_block(&self, layer: usize, name: &str) -> String {
@@ -98,6 +117,11 @@ impl Names {
     pub fn expert(&self, layer: usize, expert: usize, projection: Projection) -> String {
         let matrix = self.projection(projection);
         format!("{}{layer}.{}{expert}.{matrix}", self.layers, self.experts)
+    }
+
+    /// Name of the bias that goes with the weight called `weight`.
+    pub fn bias_of(weight: &str) -> String {
+        format!("{}bias", weight.strip_suffix("weight").unwrap_or(weight))
     }
 
     /// Spelling of a projection inside its module.
@@ -114,7 +138,7 @@ impl Names {
         let Some((layer, name)) = name.strip_prefix(self.layers).and_then(split_index) else {
             return Role::Global;
         };
-        let part = if name == self.router {
+        let part = if name == self.router || self.router_bias == Some(name) {
             Part::Router
         } else if name == self.stacked_gate_up {
             Part::StackedGateUp
@@ -128,10 +152,18 @@ impl Names {
 
     fn expert_part(&self, name: &str) -> Option<Part> {
         let (expert, matrix) = split_index(name.strip_prefix(self.experts)?)?;
+        let (matrix, scales) = match matrix.strip_suffix(SCALE_SUFFIX) {
+            Some(matrix) => (matrix, true),
+            None => (matrix, false),
+        };
         let projection = Projection::ALL
             .into_iter()
             .find(|&projection| self.projection(projection) == matrix)?;
-        Some(Part::Expert { expert, projection })
+        Some(if scales {
+            Part::ExpertScale { expert, projection }
+        } else {
+            Part::Expert { expert, projection }
+        })
     }
 }
 
@@ -168,10 +200,19 @@ mod tests {
                     expert: 12,
                     projection,
                 };
-                assert_eq!(
-                    names.role(&names.expert(3, 12, projection)),
-                    Role::Block { layer: 3, part }
-                );
+                let name = names.expert(3, 12, projection);
+                assert_eq!(names.role(&name), Role::Block { layer: 3, part });
+                let part = Part::ExpertScale {
+                    expert: 12,
+                    projection,
+                };
+                let name = format!("{name}{SCALE_SUFFIX}");
+                assert_eq!(names.role(&name), Role::Block { layer: 3, part });
+            }
+            if let Some(bias) = names.router_bias {
+                let part = Part::Router;
+                let name = names.in_block(7, bias);
+                assert_eq!(names.role(&name), Role::Block { layer: 7, part });
             }
             for name in [
                 names.embedding,

@@ -10,7 +10,8 @@
 use serde_json::Value;
 
 use super::{
-    AttentionSpec, Config, Family, Keep, MlpSpec, MoeSpec, Names, RouterRule, Scoring, Topology,
+    AttentionSpec, Config, EngineLayout, Family, GroupedQuery, Keep, MlpSpec, MoeSpec, Names,
+    NormSpec, QkNorm, RotarySpec, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
@@ -28,6 +29,9 @@ static NAMES: Names = Names {
     attention: "self_attn.",
     dense: "mlp.",
     router: "mlp.gate.weight",
+    router_bias: None,
+    shared: None,
+    shared_gate: None,
     experts: "mlp.experts.",
     gate: "gate_proj.weight",
     up: "up_proj.weight",
@@ -53,26 +57,28 @@ impl Family for Qwen3Moe {
         &NAMES
     }
 
-    fn engine_stacks_experts(&self) -> bool {
-        true
+    fn serving(&self) -> Serving {
+        Serving::Text(EngineLayout {
+            stacked: true,
+            pairs: None,
+        })
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
         config.require_one_of("hidden_act", &["silu"])?;
         super::config::require_plain_rope(config)?;
         let layers = config.layers()?;
-        let heads = config.count("num_attention_heads")?;
         let hidden = config.count("hidden_size")?;
         let sparse_step = config.count_or("decoder_sparse_step", 1)?;
         let dense_layers = config.indices("mlp_only_layers")?;
         let moe = MoeSpec {
             experts: config.count("num_experts")?,
             intermediate: config.count("moe_intermediate_size")?,
-            router: RouterRule {
-                top_k: config.count("num_experts_per_tok")?,
-                scoring: Scoring::Softmax,
-                renormalize: config.flag_or("norm_topk_prob", false)?,
-            },
+            router: RouterRule::softmax(
+                config.count("num_experts_per_tok")?,
+                config.flag_or("norm_topk_prob", false)?,
+            ),
+            shared: None,
         };
         super::config::check_top_k(config, "num_experts_per_tok", &moe)?;
         let mlps = (0..layers)
@@ -87,25 +93,23 @@ impl Family for Qwen3Moe {
             })
             .collect::<Result<_>>()?;
         let bias = config.flag_or("attention_bias", false)?;
-        let attention = AttentionSpec {
-            heads,
-            kv_heads: config.count_or("num_key_value_heads", heads)?,
-            head_dim: config.count_or("head_dim", hidden / heads)?,
-            rope_theta: config.rope_theta(10_000.0)?,
-            qk_norm: true,
+        let query = GroupedQuery {
+            qk_norm: Some(QkNorm::Head),
             qkv_bias: bias,
             o_bias: bias,
-            windows: windows(config, layers)?,
+            ..super::config::grouped_query(config, hidden)?
         };
-        super::config::check_heads(config, &attention)?;
+        let rotary = RotarySpec::plain(query.head_dim, config.rope_theta(10_000.0)?);
         Ok(Topology {
             hidden,
             vocab: config.count("vocab_size")?,
             max_positions: config.count_or("max_position_embeddings", 32_768)?,
-            rms_norm_eps: config.positive_or("rms_norm_eps", 1e-6)?,
+            norm: NormSpec::rms(config.positive_or("rms_norm_eps", 1e-6)?),
             tied_head: config.flag_or("tie_word_embeddings", false)?,
-            attention,
+            head_bias: false,
+            attention: AttentionSpec::grouped(query, rotary, windows(config, layers)?),
             mlps,
+            prediction_layers: 0,
         })
     }
 
@@ -205,29 +209,26 @@ mod tests {
         let moe = MoeSpec {
             experts: 16,
             intermediate: 96,
-            router: RouterRule {
-                top_k: 2,
-                scoring: Scoring::Softmax,
-                renormalize: true,
-            },
+            router: RouterRule::softmax(2, true),
+            shared: None,
         };
         let expected = Topology {
             hidden: 192,
             vocab: 4096,
             max_positions: 2048,
-            rms_norm_eps: 1e-6,
+            norm: NormSpec::rms(1e-6),
             tied_head: true,
-            attention: AttentionSpec {
-                heads: 6,
-                kv_heads: 2,
-                head_dim: 32,
-                rope_theta: 1e4,
-                qk_norm: true,
-                qkv_bias: false,
-                o_bias: false,
-                windows: vec![None; 8],
-            },
+            head_bias: false,
+            attention: AttentionSpec::grouped(
+                GroupedQuery {
+                    qk_norm: Some(QkNorm::Head),
+                    ..GroupedQuery::plain(6, 2, 32)
+                },
+                RotarySpec::plain(32, 1e4),
+                vec![None; 8],
+            ),
             mlps: vec![MlpSpec::Moe(moe); 8],
+            prediction_layers: 0,
         };
         assert_eq!(topology(&demo()).unwrap(), expected);
     }
@@ -239,7 +240,7 @@ mod tests {
             json!({"rope_theta": 1e6, "rope_type": "default"}),
         )]);
         value.as_object_mut().unwrap().remove("rope_theta");
-        assert_eq!(topology(&value).unwrap().attention.rope_theta, 1e6);
+        assert_eq!(topology(&value).unwrap().attention.rotary.theta, 1e6);
     }
 
     #[test]

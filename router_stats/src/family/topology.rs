@@ -1,5 +1,14 @@
 //! The structure of a model as plain numbers.
 
+mod attention;
+mod router;
+
+pub use attention::{
+    AttentionSpec, GroupedQuery, Latent, LongRope, Pairs, Projections, QkNorm, RotarySpec, Scaling,
+    Yarn,
+};
+pub use router::{GroupScore, Groups, RouterRule, Scoring};
+
 /// What a configuration says about a model's structure.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Topology {
@@ -9,36 +18,47 @@ pub struct Topology {
     pub vocab: usize,
     /// Longest sequence the model was made for, in tokens.
     pub max_positions: usize,
-    /// ε of every RMS norm.
-    pub rms_norm_eps: f64,
+    /// The norms before attention, the feed-forward part and the head.
+    pub norm: NormSpec,
     /// Whether the head shares the embedding's weights.
     pub tied_head: bool,
+    /// Whether the head has a bias.
+    pub head_bias: bool,
     /// The attention of every block.
     pub attention: AttentionSpec,
     /// The feed-forward part of each block, in order.
     pub mlps: Vec<MlpSpec>,
+    /// Multi-token-prediction blocks that are stored after these. The model
+    /// answers without them, so they are neither run nor carried over.
+    pub prediction_layers: usize,
 }
 
-/// Grouped-query attention with rotary positions.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AttentionSpec {
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads; divides `heads`.
-    pub kv_heads: usize,
-    /// Width of a head.
-    pub head_dim: usize,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
-    /// Whether queries and keys are RMS-normalised per head.
-    pub qk_norm: bool,
-    /// Whether q, k and v projections have a bias.
-    pub qkv_bias: bool,
-    /// Whether the output projection has a bias.
-    pub o_bias: bool,
-    /// Per block: the number of most recent tokens each token attends to,
-    /// itself included; `None` for all of them.
-    pub windows: Vec<Option<usize>>,
+/// Normalisation over the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NormSpec {
+    /// Which.
+    pub kind: NormKind,
+    /// ε under the root.
+    pub eps: f64,
+}
+
+impl NormSpec {
+    /// An RMS norm.
+    pub fn rms(eps: f64) -> Self {
+        Self {
+            kind: NormKind::Rms,
+            eps,
+        }
+    }
+}
+
+/// The two norms in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / √(mean x² + ε) · w.
+    Rms,
+    /// (x − mean x) / √(var x + ε) · w + b.
+    Layer,
 }
 
 /// The feed-forward part of a block.
@@ -56,36 +76,34 @@ pub enum MlpSpec {
 /// A router and its experts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MoeSpec {
-    /// Experts, E.
+    /// Routed experts, E.
     pub experts: usize,
     /// Width between an expert's projections, I.
     pub intermediate: usize,
     /// How tokens choose experts.
     pub router: RouterRule,
+    /// What every token passes through beside its experts.
+    pub shared: Option<SharedExperts>,
 }
 
-/// How router logits become experts and gate values.
-#[derive(Debug, Clone, PartialEq)]
-pub struct RouterRule {
-    /// Experts each token is routed to.
-    pub top_k: usize,
-    /// From logits to scores.
-    pub scoring: Scoring,
-    /// Whether the scores of the chosen experts are divided by their sum.
-    pub renormalize: bool,
-}
-
-/// From router logits to scores.
+/// Experts that every token passes through, as one gated MLP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scoring {
-    /// Softmax over all experts.
-    Softmax,
+pub struct SharedExperts {
+    /// Width between the projections of all of them together.
+    pub intermediate: usize,
+    /// Whether their output is multiplied by σ(w·x) (Qwen2-MoE).
+    pub gated: bool,
 }
 
 impl Topology {
     /// Number of blocks.
     pub fn layers(&self) -> usize {
         self.mlps.len()
+    }
+
+    /// Whether `layer` is one of the multi-token-prediction blocks.
+    pub fn predicts(&self, layer: usize) -> bool {
+        (self.layers()..self.layers() + self.prediction_layers).contains(&layer)
     }
 
     /// The router and experts of `layer`, or `None` if it is dense.

@@ -7,7 +7,7 @@ use super::causal::{attend, Heads};
 use super::rotary::rotate;
 use super::weights::{self, Linear};
 use crate::checkpoint::Checkpoint;
-use crate::family::{Names, Topology};
+use crate::family::{Names, Projections, QkNorm, Topology};
 use crate::Result;
 
 /// The attention of one block.
@@ -33,7 +33,9 @@ impl Attention {
         layer: usize,
         device: &Device,
     ) -> Result<Self> {
-        let spec = &topology.attention;
+        let Projections::Grouped(spec) = &topology.attention.projections else {
+            unreachable!()
+        };
         let hidden = topology.hidden;
         let module = |name: &str| names.in_block(layer, &format!("{}{name}", names.attention));
         let linear = |name: &str, out: usize, inputs: usize, bias: bool| {
@@ -46,7 +48,7 @@ impl Attention {
             k: linear("k_proj", kv_width, hidden, spec.qkv_bias)?,
             v: linear("v_proj", kv_width, hidden, spec.qkv_bias)?,
             o: linear("o_proj", hidden, q_width, spec.o_bias)?,
-            qk_norm: if spec.qk_norm {
+            qk_norm: if spec.qk_norm == Some(QkNorm::Head) {
                 Some([norm("q_norm.weight")?, norm("k_norm.weight")?])
             } else {
                 None
@@ -55,9 +57,9 @@ impl Attention {
                 queries: spec.heads,
                 keys: spec.kv_heads,
                 dim: spec.head_dim,
-                window: spec.windows[layer],
+                window: topology.attention.windows[layer],
             },
-            eps: topology.rms_norm_eps as f32,
+            eps: topology.norm.eps as f32,
         })
     }
 

@@ -71,9 +71,13 @@ fn rotary_angles(
     spec: &AttentionSpec,
     device: &Device,
 ) -> Result<(Tensor, Tensor)> {
-    let half = spec.head_dim / 2;
+    let half = spec.rotary.dim / 2;
     let frequencies: Vec<f64> = (0..half)
-        .map(|i| spec.rope_theta.powf(-2.0 * i as f64 / spec.head_dim as f64))
+        .map(|i| {
+            spec.rotary
+                .theta
+                .powf(-2.0 * i as f64 / spec.rotary.dim as f64)
+        })
         .collect();
     let longest = starts
         .windows(2)

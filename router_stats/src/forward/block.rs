@@ -6,7 +6,8 @@ use super::attention::Attention;
 use super::batch::Batch;
 use super::event::{BlockPart, Event};
 use super::moe::Mlp;
-use super::{rows, weights};
+use super::norm::Norm;
+use super::rows;
 use crate::checkpoint::Checkpoint;
 use crate::family::{Names, Topology};
 use crate::Result;
@@ -14,11 +15,10 @@ use crate::Result;
 /// The weights of one block: its attention and router in memory, its experts
 /// still in the checkpoint.
 pub struct Block<'a> {
-    attention_norm: Tensor,
+    attention_norm: Norm,
     attention: Attention,
-    mlp_norm: Tensor,
+    mlp_norm: Norm,
     mlp: Mlp<'a>,
-    eps: f32,
 }
 
 impl<'a> Block<'a> {
@@ -29,20 +29,12 @@ impl<'a> Block<'a> {
         layer: usize,
         device: &Device,
     ) -> Result<Self> {
-        let norm = |name| {
-            weights::load(
-                checkpoint,
-                &names.in_block(layer, name),
-                &[topology.hidden],
-                device,
-            )
-        };
+        let norm = |name| Norm::load(checkpoint, &names.in_block(layer, name), topology, device);
         Ok(Self {
             attention_norm: norm(names.attention_norm)?,
             attention: Attention::load(checkpoint, names, topology, layer, device)?,
             mlp_norm: norm(names.mlp_norm)?,
             mlp: Mlp::load(checkpoint, names, topology, layer, device)?,
-            eps: topology.rms_norm_eps as f32,
         })
     }
 
@@ -61,9 +53,9 @@ impl<'a> Block<'a> {
         keep: Option<&[bool]>,
         emit: &mut dyn FnMut(&Event<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let normed = rows::rms_norm(input, &self.attention_norm, self.eps)?;
+        let normed = self.attention_norm.forward(input)?;
         let middle = rows::add(self.attention.forward(&normed, batch)?, input)?;
-        let normed = rows::rms_norm(&middle, &self.mlp_norm, self.eps)?;
+        let normed = self.mlp_norm.forward(&middle)?;
         let output = match &self.mlp {
             Mlp::Dense(mlp) => rows::add(mlp.forward(&normed)?, &middle)?,
             Mlp::Moe(moe) => moe.forward(&normed, &middle, keep, emit)?,

@@ -12,6 +12,7 @@ mod block;
 mod causal;
 mod event;
 mod moe;
+mod norm;
 mod rotary;
 mod routing;
 pub(crate) mod rows;
@@ -197,15 +198,15 @@ impl Model {
                 })?;
             }
         }
-        let norm = weights::load(
+        let norm = norm::Norm::load(
             &self.checkpoint,
             self.family.names().final_norm,
-            &[self.topology.hidden],
+            &self.topology,
             &self.device,
         )?;
         batches
             .into_iter()
-            .map(|(_, hidden)| rows::rms_norm(&hidden, &norm, self.topology.rms_norm_eps as f32))
+            .map(|(_, hidden)| norm.forward(&hidden))
             .collect()
     }
 

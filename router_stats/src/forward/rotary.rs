@@ -98,7 +98,7 @@ mod tests {
 
     use super::*;
     use crate::calibration::Sequences;
-    use crate::family::AttentionSpec;
+    use crate::family::{AttentionSpec, GroupedQuery, RotarySpec};
 
     #[test]
     fn slices_and_tensors_agree() {
@@ -113,16 +113,11 @@ mod tests {
             seed: 0,
             hash: String::new(),
         };
-        let spec = AttentionSpec {
-            heads: 3,
-            kv_heads: 3,
-            head_dim: 10,
-            rope_theta: 100.0,
-            qk_norm: true,
-            qkv_bias: false,
-            o_bias: false,
-            windows: vec![None],
-        };
+        let spec = AttentionSpec::grouped(
+            GroupedQuery::plain(3, 3, 10),
+            RotarySpec::plain(10, 100.0),
+            vec![None],
+        );
         let batch = Batch::new(&sequences, 0..2, &spec, &Device::Cpu).unwrap();
         let values: Vec<f32> = (0..1200).map(|i| (i as f32 * 3.7).sin()).collect();
         let x = Tensor::from_vec(values, (40, 30), &Device::Cpu).unwrap();

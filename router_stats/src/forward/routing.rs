@@ -75,6 +75,7 @@ pub fn route(
                     #[inline(always)]
                     || softmax(logits),
                 ),
+                Scoring::Sigmoid | Scoring::SparseMixer { .. } => unreachable!(),
             }
             for (gate, &expert) in gates.iter_mut().zip(chosen.iter()) {
                 *gate = logits[expert as usize];
@@ -161,11 +162,7 @@ mod tests {
     use super::*;
 
     fn rule(top_k: usize, renormalize: bool) -> RouterRule {
-        RouterRule {
-            top_k,
-            scoring: Scoring::Softmax,
-            renormalize,
-        }
+        RouterRule::softmax(top_k, renormalize)
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::checkpoint::testing::{self, Stored as File};
-use crate::family::{RouterRule, Scoring, FAMILIES};
+use crate::family::{RouterRule, FAMILIES};
 
 const E: usize = 3;
 
@@ -9,15 +9,12 @@ fn names() -> &'static Names {
 }
 
 fn spec(intermediate: usize) -> MoeSpec {
-    let router = RouterRule {
-        top_k: 1,
-        scoring: Scoring::Softmax,
-        renormalize: true,
-    };
+    let router = RouterRule::softmax(2, true);
     MoeSpec {
         experts: E,
         intermediate,
         router,
+        shared: None,
     }
 }
 

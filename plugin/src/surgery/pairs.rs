@@ -1,0 +1,75 @@
+//! The order of rows that rotary positions see.
+//!
+//! Where the engine turns other pairs of dimensions than the model does, the
+//! rows of the query and key projections are reordered so that both compute
+//! the same: q·k does not depend on the order of dimensions. Only grouped-query
+//! families need this.
+
+use router_stats::family::{Pairs, Projections};
+
+use super::{Cut, Layout};
+use crate::Result;
+
+/// How the result pairs rotary dimensions, for families where that depends on
+/// the layout.
+pub(super) fn wanted(cut: &Cut<'_>) -> Option<Pairs> {
+    let engine = cut.family.serving().layout()?.pairs?;
+    Some(match (cut.layout, engine) {
+        (Layout::Engine, pairs) => pairs,
+        (Layout::Hf, Pairs::Halves) => Pairs::Adjacent,
+        (Layout::Hf, Pairs::Adjacent) => Pairs::Halves,
+    })
+}
+
+/// The order that the rows of a tensor must have in the result, or `None` if
+/// they stay. `inside` is its name in the block, `name` the whole name.
+///
+/// # Errors
+/// [`MissingTensor`](router_stats::Error::MissingTensor)
+pub(super) fn rows(cut: &Cut<'_>, inside: &str, name: &str) -> Result<Option<Vec<usize>>> {
+    let rotary = &cut.topology.attention.rotary;
+    let Some(pairs) = wanted(cut).filter(|&pairs| pairs != rotary.pairs) else {
+        return Ok(None);
+    };
+    let Projections::Grouped(query) = &cut.topology.attention.projections else {
+        return Ok(None);
+    };
+    let turns = inside
+        .strip_prefix(cut.family.names().attention)
+        .and_then(|module| module.split_once('.'))
+        .is_some_and(|(module, _)| ["q_proj", "k_proj", "q_norm", "k_norm"].contains(&module));
+    if !turns {
+        return Ok(None);
+    }
+    let rows = cut.checkpoint.tensor(name)?.shape.first().copied();
+    let head = order(pairs, rotary.dim, query.head_dim);
+    Ok(Some(
+        (0..rows.unwrap_or(0))
+            .map(|row| row / query.head_dim * query.head_dim + head[row % query.head_dim])
+            .collect(),
+    ))
+}
+
+/// Which dimension of a head comes to each place, when the first `turning` of
+/// `width` become paired as `to` says, from the other way.
+fn order(to: Pairs, turning: usize, width: usize) -> Vec<usize> {
+    let half = turning / 2;
+    (0..width)
+        .map(|place| match to {
+            _ if place >= turning => place,
+            Pairs::Adjacent => place / 2 + place % 2 * half,
+            Pairs::Halves => place % half * 2 + place / half,
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partners_come_together_and_part_again() {
+        assert_eq!(order(Pairs::Adjacent, 6, 8), [0, 3, 1, 4, 2, 5, 6, 7]);
+        assert_eq!(order(Pairs::Halves, 6, 8), [0, 2, 4, 1, 3, 5, 6, 7]);
+    }
+}

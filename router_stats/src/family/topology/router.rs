@@ -1,0 +1,134 @@
+//! The rules by which routers choose experts.
+
+/// How router logits become experts and gate values.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouterRule {
+    /// Experts each token is routed to, k.
+    pub top_k: usize,
+    /// From logits to scores.
+    pub scoring: Scoring,
+    /// Whether the router has a bias [E] that is added to the scores for the
+    /// choice of experts, but not to their gate values (DeepSeek-V3, arXiv
+    /// 2412.19437, equation 16).
+    pub correction_bias: bool,
+    /// Whether a token's experts come from a few groups only.
+    pub groups: Option<Groups>,
+    /// Whether the scores of the chosen experts are divided by their sum.
+    pub renormalize: bool,
+    /// What gate values are multiplied by at last.
+    pub scale: f64,
+}
+
+/// From router logits to scores.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scoring {
+    /// Softmax over all experts.
+    Softmax,
+    /// A sigmoid of each logit.
+    Sigmoid,
+    /// Experts one after the other, the gate value of each a softmax over those
+    /// not chosen yet whose logits are within a relative 2ε of the best
+    /// (SparseMixer-v2, arXiv 2409.12136).
+    SparseMixer {
+        /// ε.
+        jitter: f64,
+    },
+}
+
+/// Experts 0..E in consecutive groups of equal size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Groups {
+    /// Number of groups; divides E.
+    pub count: usize,
+    /// Groups a token may take experts from; fewer than `count`.
+    pub chosen: usize,
+    /// What a group is chosen by.
+    pub score: GroupScore,
+}
+
+/// What a group of experts is chosen by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GroupScore {
+    /// Its best score (DeepSeek-V2).
+    Best,
+    /// The sum of its two best scores, bias included (DeepSeek-V3).
+    BestTwo,
+}
+
+impl RouterRule {
+    /// Softmax over all experts, then the top k.
+    pub fn softmax(top_k: usize, renormalize: bool) -> Self {
+        Self {
+            top_k,
+            scoring: Scoring::Softmax,
+            correction_bias: false,
+            groups: None,
+            renormalize,
+            scale: 1.0,
+        }
+    }
+
+    /// Groups that must keep equally many experts: 1 if there are none.
+    pub fn group_count(&self) -> usize {
+        self.groups.map_or(1, |groups| groups.count)
+    }
+
+    /// The fewest experts that the rule can choose from.
+    pub fn floor(&self) -> usize {
+        match self.groups {
+            None => self.top_k,
+            Some(groups) => {
+                let scored = match groups.score {
+                    GroupScore::Best => 1,
+                    GroupScore::BestTwo => 2,
+                };
+                groups.count * self.top_k.div_ceil(groups.chosen).max(scored)
+            }
+        }
+    }
+
+    /// The consecutive experts of each group of a layer with `experts`.
+    pub fn group_ranges(&self, experts: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let size = experts / self.group_count();
+        (0..self.group_count()).map(move |group| group * size..(group + 1) * size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_lets_every_choice_of_groups_fill_top_k() {
+        let mut rule = RouterRule::softmax(6, false);
+        assert_eq!((rule.floor(), rule.group_count()), (6, 1));
+        // DeepSeek-V2: 3 of 8 groups must hold 6 experts.
+        rule.groups = Some(Groups {
+            count: 8,
+            chosen: 3,
+            score: GroupScore::Best,
+        });
+        assert_eq!((rule.floor(), rule.group_count()), (16, 8));
+        // A group's score takes two experts, however few are chosen.
+        rule.top_k = 3;
+        assert_eq!(rule.floor(), 8);
+        rule.groups = Some(Groups {
+            count: 8,
+            chosen: 3,
+            score: GroupScore::BestTwo,
+        });
+        assert_eq!(rule.floor(), 16);
+    }
+
+    #[test]
+    fn groups_are_consecutive() {
+        let mut rule = RouterRule::softmax(2, false);
+        assert_eq!(rule.group_ranges(6).collect::<Vec<_>>(), [0..6]);
+        rule.groups = Some(Groups {
+            count: 3,
+            chosen: 2,
+            score: GroupScore::Best,
+        });
+        assert_eq!(rule.group_ranges(6).collect::<Vec<_>>(), [0..2, 2..4, 4..6]);
+    }
+}
