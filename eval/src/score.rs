@@ -8,6 +8,7 @@ use std::ops::Range;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use router_stats::calibration::Sequences;
+use router_stats::forward::Head;
 use router_stats::progress::{Progress, Update};
 
 use crate::distribution::{Distribution, Prediction};
@@ -25,8 +26,7 @@ pub(crate) type Outcomes = [f64; EVALUATORS.len()];
 #[derive(Clone, Copy)]
 pub(crate) struct Run<'a> {
     pub(crate) variant: &'a Variant<'a>,
-    /// [V, H].
-    pub(crate) head: &'a Tensor,
+    pub(crate) head: &'a Head,
     /// Final-norm hidden states [tokens, H] of every batch.
     pub(crate) hidden: &'a [Tensor],
 }

@@ -52,7 +52,7 @@ fn the_way_to_the_engine_s_layout_and_back_changes_no_bit() {
             .checkpoint()
             .names()
             .eq(model.checkpoint().names());
-        let expected = model.family().serving().layout().unwrap();
+        let expected = model.family().serving(model.topology()).layout().unwrap();
         assert_eq!(stacked, expected.stacked);
         let sequences = ragged(&[9, 4], 259, 1);
         let ours = logits(&engine.model, &sequences, None);

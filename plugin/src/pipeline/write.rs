@@ -70,19 +70,20 @@ pub(super) fn loss(dir: &Path) -> Option<Report> {
     Report::read(&dir.join(REPORT_FILE)).ok()
 }
 
-/// Whether the engine cannot read the weights as `model` stores them.
+/// Whether the engine cannot read `model` as it is stored.
 ///
 /// # Errors
 /// If an expert is missing or has another shape than it must.
 pub fn needs_relayout(model: &Model) -> Result<bool> {
     let topology = model.topology();
-    let Some(wanted) = model.family().serving().layout() else {
+    let Some(wanted) = model.family().serving(topology).layout() else {
         return Ok(false);
     };
-    if wanted
-        .pairs
-        .is_some_and(|pairs| pairs != topology.attention.rotary.pairs)
-    {
+    let config = model.checkpoint().config().value();
+    let mut spelled = config.clone();
+    model.family().spell_for_engine(&mut spelled, topology);
+    let pairs = topology.attention.rotary.pairs;
+    if spelled != *config || wanted.pairs.is_some_and(|wanted| wanted != pairs) {
         return Ok(true);
     }
     let Some((layer, moe)) =

@@ -10,11 +10,12 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use router_stats::family::Config;
 use router_stats::Error as StatsError;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::Cut;
+use super::{Cut, Layout};
 use crate::Result;
 
 /// Files that are copied if they are there.
@@ -85,7 +86,7 @@ pub fn companions_hash(dir: &Path) -> Result<String> {
     Ok(crate::cache::hex(&hash.finalize()))
 }
 
-/// Writes `config.json` for what stays.
+/// Writes `config.json` for what stays, as the reader of the layout needs it.
 ///
 /// # Errors
 /// I/O errors.
@@ -93,8 +94,14 @@ pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
     let mut config = cut.checkpoint.config().value().clone();
     cut.family
         .rewrite_config(&mut config, cut.topology, cut.keep);
-    if let Some(pairs) = super::pairs::wanted(cut) {
-        cut.family.note_pairs(&mut config, pairs);
+    match cut.layout {
+        Layout::Engine => {
+            // What describes the result, not the source.
+            let kept = Config::new(to.join("config.json"), config.clone())?;
+            let topology = cut.family.topology(&kept)?;
+            cut.family.spell_for_engine(&mut config, &topology);
+        }
+        Layout::Hf => cut.family.spell_for_others(&mut config),
     }
     write_json(&to.join("config.json"), &config)
 }

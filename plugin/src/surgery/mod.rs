@@ -200,7 +200,7 @@ impl Cut<'_> {
             Layout::Hf => self.family.stacks_experts(),
             Layout::Engine => self
                 .family
-                .serving()
+                .serving(self.topology)
                 .layout()
                 .is_some_and(|layout| layout.stacked),
         }

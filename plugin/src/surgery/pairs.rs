@@ -12,8 +12,8 @@ use crate::Result;
 
 /// How the result pairs rotary dimensions, for families where that depends on
 /// the layout.
-pub(super) fn wanted(cut: &Cut<'_>) -> Option<Pairs> {
-    let engine = cut.family.serving().layout()?.pairs?;
+fn wanted(cut: &Cut<'_>) -> Option<Pairs> {
+    let engine = cut.family.serving(cut.topology).layout()?.pairs?;
     Some(match (cut.layout, engine) {
         (Layout::Engine, pairs) => pairs,
         (Layout::Hf, Pairs::Halves) => Pairs::Adjacent,

@@ -71,7 +71,7 @@ fn options(layout: Layout, max_shard_bytes: u64) -> SurgeryOptions {
 
 /// What `layout` means for a family.
 fn stored(layout: Layout, model: &Model) -> Stored {
-    let engine = model.family.serving().layout();
+    let engine = model.family.serving(&model.topology).layout();
     if layout == Layout::Engine && engine.is_some_and(|engine| engine.stacked) {
         Stored::Engine
     } else {

@@ -15,6 +15,8 @@ const MAX_LAYERS: usize = 65_536;
 pub struct Config {
     path: PathBuf,
     value: Value,
+    /// What the names of fields in errors begin with: `text_config.`.
+    prefix: String,
 }
 
 impl Config {
@@ -26,10 +28,27 @@ impl Config {
         let config = Self {
             path: path.into(),
             value,
+            prefix: String::new(),
         };
         match config.value {
             Value::Object(_) => Ok(config),
             _ => Err(config.error("(root)", "an object")),
+        }
+    }
+
+    /// The object in `field`, as a configuration of its own whose errors say
+    /// where it is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none.
+    pub fn section(&self, field: &str) -> Result<Self> {
+        match self.value.get(field) {
+            Some(value @ Value::Object(_)) => Ok(Self {
+                path: self.path.clone(),
+                value: value.clone(),
+                prefix: format!("{}{field}.", self.prefix),
+            }),
+            _ => Err(self.error(field, "an object")),
         }
     }
 
@@ -84,18 +103,75 @@ impl Config {
         }
     }
 
+    /// A count that may be 0, with a default for when it is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not an integer below 2³¹.
+    pub fn natural_or(&self, field: &str, default: usize) -> Result<usize> {
+        match self.value.get(field).and_then(Value::as_u64) {
+            Some(0) => Ok(0),
+            _ => self.count_or(field, default),
+        }
+    }
+
     /// A positive finite number with a default for when it is absent or null.
     ///
     /// # Errors
     /// [`Error::Config`] if it is present and not such a number.
     pub fn positive_or(&self, field: &str, default: f64) -> Result<f64> {
-        if !self.has(field) {
-            return Ok(default);
+        if self.has(field) {
+            self.positive(field)
+        } else {
+            Ok(default)
         }
+    }
+
+    /// A finite number that must be present.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn number(&self, field: &str) -> Result<f64> {
         self.value
             .get(field)
-            .and_then(positive)
+            .and_then(Value::as_f64)
+            .filter(|x| x.is_finite())
+            .ok_or_else(|| self.error(field, "a number"))
+    }
+
+    /// A finite number with a default for when it is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not such a number.
+    pub fn number_or(&self, field: &str, default: f64) -> Result<f64> {
+        if self.has(field) {
+            self.number(field)
+        } else {
+            Ok(default)
+        }
+    }
+
+    /// A positive finite number that must be present.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn positive(&self, field: &str) -> Result<f64> {
+        self.number(field)
+            .ok()
+            .filter(|&x| x > 0.0)
             .ok_or_else(|| self.error(field, "a positive number"))
+    }
+
+    /// A list of `len` positive finite numbers.
+    ///
+    /// # Errors
+    /// [`Error::Config`]
+    pub fn positives(&self, field: &str, len: usize) -> Result<Vec<f64>> {
+        self.value
+            .get(field)
+            .and_then(Value::as_array)
+            .filter(|list| list.len() == len)
+            .and_then(|list| list.iter().map(positive).collect())
+            .ok_or_else(|| self.error(field, &format!("a list of {len} positive numbers")))
     }
 
     /// Number of blocks, from `num_hidden_layers`. Structures of one entry per
@@ -109,23 +185,6 @@ impl Config {
             .ok()
             .filter(|&layers| layers <= MAX_LAYERS)
             .ok_or_else(|| self.error(field, "a positive integer up to 65536"))
-    }
-
-    /// Base of the rotary frequencies: `rope_parameters.rope_theta`, where
-    /// transformers 5 keeps it, else `rope_theta`, else `default`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if it is present and not a positive number.
-    pub fn rope_theta(&self, default: f64) -> Result<f64> {
-        let nested = self
-            .value
-            .get("rope_parameters")
-            .and_then(|rope| rope.get("rope_theta"));
-        match nested {
-            None | Some(Value::Null) => self.positive_or("rope_theta", default),
-            Some(theta) => positive(theta)
-                .ok_or_else(|| self.error("rope_parameters", "a positive `rope_theta`")),
-        }
     }
 
     /// A flag with a default for when it is absent or null.
@@ -177,7 +236,7 @@ impl Config {
     pub fn error(&self, field: &str, expected: &str) -> Error {
         Error::Config {
             path: self.path.clone(),
-            field: field.to_owned(),
+            field: format!("{}{field}", self.prefix),
             expected: expected.to_owned(),
             found: match self.value.get(field) {
                 None => "nothing".to_owned(),
@@ -203,33 +262,6 @@ fn positive(value: &Value) -> Option<f64> {
     value.as_f64().filter(|x| x.is_finite() && *x > 0.0)
 }
 
-/// Fails if the configuration asks for scaled, partial or per-layer rotary
-/// positions, which the forward pass does not implement. transformers 5 moved
-/// `rope_theta` and the scaling into `rope_parameters`.
-///
-/// # Errors
-/// [`Error::Config`]
-pub(super) fn require_plain_rope(config: &Config) -> Result<()> {
-    for field in ["rope_scaling", "rope_parameters"] {
-        let Some(scaling) = config.value.get(field).filter(|v| !v.is_null()) else {
-            continue;
-        };
-        let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
-        let scaled = kind.and_then(Value::as_str).unwrap_or("default") != "default";
-        let partial = scaling
-            .get("partial_rotary_factor")
-            .and_then(Value::as_f64)
-            .is_some_and(|factor| factor != 1.0);
-        let per_layer = scaling
-            .as_object()
-            .is_none_or(|fields| fields.values().any(Value::is_object));
-        if scaled || partial || per_layer {
-            return Err(config.error(field, "null or the default rotary positions"));
-        }
-    }
-    Ok(())
-}
-
 /// Heads of grouped-query attention, without norms or biases. A head is
 /// `head_dim` wide, by default an equal share of the residual stream.
 ///
@@ -248,30 +280,6 @@ pub(super) fn grouped_query(config: &Config, hidden: usize) -> Result<GroupedQue
         return Err(config.error("head_dim", "a positive even number"));
     }
     Ok(GroupedQuery::plain(heads, kv_heads, head_dim))
-}
-
-/// Fails if tokens are routed to more experts than there are.
-///
-/// # Errors
-/// [`Error::Config`]
-pub(super) fn check_top_k(config: &Config, field: &str, moe: &super::MoeSpec) -> Result<()> {
-    if moe.router.top_k > moe.experts {
-        return Err(config.error(
-            field,
-            &format!("at most the {} experts there are", moe.experts),
-        ));
-    }
-    Ok(())
-}
-
-/// Keeps the entries of a per-layer list whose layers stay.
-pub(super) fn keep_layer_entries(config: &mut Value, field: &str, layers: &[usize]) {
-    if let Some(list) = config.get_mut(field).and_then(Value::as_array_mut) {
-        *list = layers
-            .iter()
-            .filter_map(|&layer| list.get(layer).cloned())
-            .collect();
-    }
 }
 
 #[cfg(test)]
@@ -311,49 +319,23 @@ mod tests {
     }
 
     #[test]
+    fn errors_of_a_section_say_where_it_is() {
+        let config = config(json!({"text": {"a": 0}, "b": 1}));
+        match config.section("text").unwrap().count("a") {
+            Err(Error::Config { field, found, .. }) => {
+                assert_eq!((&*field, &*found), ("text.a", "0"));
+            }
+            other => panic!("{other:?}"),
+        }
+        assert!(config.section("b").is_err() && config.section("c").is_err());
+    }
+
+    #[test]
     fn errors_quote_long_values_shortened() {
         let config = config(json!({"a": "ä".repeat(200)}));
         let Err(Error::Config { found, .. }) = config.count("a") else {
             panic!()
         };
         assert!(found.ends_with('…') && found.len() < 90);
-    }
-
-    #[test]
-    fn rope_theta_is_read_from_either_place() {
-        let theta = |value| config(value).rope_theta(1e4);
-        assert_eq!(theta(json!({})).unwrap(), 1e4);
-        assert_eq!(theta(json!({"rope_theta": 5e5})).unwrap(), 5e5);
-        let nested = json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}});
-        assert_eq!(theta(nested).unwrap(), 1e6);
-        assert_eq!(
-            theta(json!({"rope_theta": 2.0, "rope_parameters": null})).unwrap(),
-            2.0
-        );
-        assert!(theta(json!({"rope_parameters": {"rope_theta": -1.0}})).is_err());
-        assert!(theta(json!({"rope_theta": "big"})).is_err());
-    }
-
-    #[test]
-    fn only_plain_rope_is_accepted() {
-        let plain = |value| require_plain_rope(&config(value)).is_ok();
-        assert!(plain(json!({})));
-        assert!(plain(json!({"rope_scaling": null})));
-        assert!(plain(
-            json!({"rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}})
-        ));
-        assert!(!plain(
-            json!({"rope_scaling": {"type": "linear", "factor": 2.0}})
-        ));
-        assert!(!plain(
-            json!({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}})
-        ));
-        assert!(!plain(
-            json!({"rope_parameters": {"partial_rotary_factor": 0.5}})
-        ));
-        assert!(!plain(
-            json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}})
-        ));
-        assert!(!plain(json!({"rope_scaling": "linear"})));
     }
 }

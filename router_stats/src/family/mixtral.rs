@@ -7,9 +7,10 @@
 
 use serde_json::Value;
 
+use super::names::COMMON;
 use super::{
-    AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec, MoeSpec, Names, NormSpec,
-    RotarySpec, RouterRule, Serving, Topology,
+    rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec, MoeSpec,
+    Names, NormSpec, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
@@ -17,25 +18,16 @@ use crate::Result;
 #[derive(Debug)]
 pub(super) struct Mixtral;
 
-static NAMES: Names = Names {
-    embedding: "model.embed_tokens.weight",
-    final_norm: "model.norm.weight",
-    head: "lm_head.weight",
-    layers: "model.layers.",
-    attention_norm: "input_layernorm.weight",
-    mlp_norm: "post_attention_layernorm.weight",
-    attention: "self_attn.",
-    dense: "mlp.",
+/// Shared with Phi-3.5-MoE.
+pub(super) static NAMES: Names = Names {
     router: "block_sparse_moe.gate.weight",
-    router_bias: None,
-    shared: None,
-    shared_gate: None,
     experts: "block_sparse_moe.experts.",
     gate: "w1.weight",
     up: "w3.weight",
     down: "w2.weight",
     stacked_gate_up: "block_sparse_moe.experts.gate_up_proj",
     stacked_down: "block_sparse_moe.experts.down_proj",
+    ..COMMON
 };
 
 impl Family for Mixtral {
@@ -43,24 +35,20 @@ impl Family for Mixtral {
         "mixtral"
     }
 
-    fn architecture(&self) -> &'static str {
-        "MixtralForCausalLM"
+    fn architectures(&self) -> &'static [&'static str] {
+        &["MixtralForCausalLM"]
     }
 
     fn names(&self) -> &'static Names {
         &NAMES
     }
 
-    fn serving(&self) -> Serving {
-        Serving::Text(EngineLayout {
-            stacked: false,
-            pairs: None,
-        })
+    fn serving(&self, _topology: &Topology) -> Serving {
+        Serving::Text(EngineLayout::default())
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
         config.require_one_of("hidden_act", &["silu"])?;
-        super::config::require_plain_rope(config)?;
         let layers = config.layers()?;
         let hidden = config.count("hidden_size")?;
         let moe = MoeSpec {
@@ -69,14 +57,14 @@ impl Family for Mixtral {
             router: RouterRule::softmax(config.count_or("num_experts_per_tok", 2)?, true),
             shared: None,
         };
-        super::config::check_top_k(config, "num_experts_per_tok", &moe)?;
+        router::check_top_k(config, &moe)?;
         let window = if config.has("sliding_window") {
             Some(config.count("sliding_window")?)
         } else {
             None
         };
         let query = super::config::grouped_query(config, hidden)?;
-        let rotary = RotarySpec::plain(query.head_dim, config.rope_theta(1e6)?);
+        let rotary = rope::plain(config, query.head_dim, 1e6)?;
         Ok(Topology {
             hidden,
             vocab: config.count("vocab_size")?,
@@ -91,11 +79,8 @@ impl Family for Mixtral {
     }
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
-        if let Some(experts) = keep.uniform_experts(topology) {
-            config["num_local_experts"] = experts.into();
-        }
-        config["num_hidden_layers"] = keep.layers.len().into();
-        super::config::keep_layer_entries(config, "layer_types", &keep.layers);
+        rewrite::counts(config, "num_local_experts", topology, keep);
+        rewrite::keep_layer_entries(config, "layer_types", &keep.layers);
     }
 }
 
@@ -104,7 +89,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::family::GroupedQuery;
+    use crate::family::{GroupedQuery, RotarySpec};
 
     fn small() -> Value {
         json!({

@@ -5,10 +5,23 @@
 //! spelling of tensor names; it owns no arithmetic (see [`crate::forward`]).
 
 mod config;
+mod deepseek_v2;
+mod deepseek_v3;
+mod glm4_moe;
+mod glm4_moe_lite;
 mod keep;
+mod latent;
 mod mixtral;
 mod names;
+mod olmoe;
+mod phimoe;
+mod qwen2_moe;
 mod qwen3_moe;
+mod qwen3_vl_moe;
+mod rewrite;
+mod rope;
+mod router;
+mod shapes;
 mod topology;
 
 use serde_json::Value;
@@ -16,6 +29,7 @@ use serde_json::Value;
 pub use config::Config;
 pub use keep::Keep;
 pub use names::{Names, Part, Projection, Role, SCALE_SUFFIX};
+pub use shapes::Expected;
 pub use topology::{
     AttentionSpec, GroupScore, GroupedQuery, Groups, Latent, LongRope, MlpSpec, MoeSpec, NormKind,
     NormSpec, Pairs, Projections, QkNorm, RotarySpec, RouterRule, Scaling, Scoring, SharedExperts,
@@ -25,15 +39,27 @@ pub use topology::{
 use crate::{Error, Result};
 
 /// Every family this build reads.
-pub const FAMILIES: &[&dyn Family] = &[&qwen3_moe::Qwen3Moe, &mixtral::Mixtral];
+pub const FAMILIES: &[&dyn Family] = &[
+    &qwen3_moe::Qwen3Moe,
+    &qwen3_vl_moe::Qwen3VlMoe,
+    &qwen2_moe::Qwen2Moe,
+    &mixtral::Mixtral,
+    &phimoe::PhiMoe,
+    &olmoe::Olmoe,
+    &deepseek_v2::DeepSeekV2,
+    &deepseek_v3::DeepSeekV3,
+    &glm4_moe::Glm4Moe,
+    &glm4_moe_lite::Glm4MoeLite,
+];
 
 /// What one architecture's configuration and names mean.
 pub trait Family: Sync + std::fmt::Debug {
     /// `model_type` in `config.json`: `qwen3_moe`.
     fn model_type(&self) -> &'static str;
 
-    /// Entry of `architectures` in `config.json`: `Qwen3MoeForCausalLM`.
-    fn architecture(&self) -> &'static str;
+    /// Entries of `architectures` in `config.json` that mean this family, the
+    /// usual spelling first: `Qwen3MoeForCausalLM`.
+    fn architectures(&self) -> &'static [&'static str];
 
     /// How tensors are called.
     fn names(&self) -> &'static Names;
@@ -44,8 +70,8 @@ pub trait Family: Sync + std::fmt::Debug {
         false
     }
 
-    /// How the engine takes the family.
-    fn serving(&self) -> Serving;
+    /// How the engine takes a model of this structure.
+    fn serving(&self, topology: &Topology) -> Serving;
 
     /// Reads the model's structure from its configuration.
     ///
@@ -59,10 +85,15 @@ pub trait Family: Sync + std::fmt::Debug {
     /// `keep` has passed [`Keep::check`].
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep);
 
-    /// Notes in `config` that rotary dimensions are paired as the engine pairs
-    /// them, where [`EngineLayout::pairs`] says that it does otherwise than the
-    /// model. [`topology`](Self::topology) reads the note back.
-    fn note_pairs(&self, _config: &mut Value, _pairs: Pairs) {}
+    /// Spells a `config` that describes `topology` so that the engine reads
+    /// from it what [`topology`](Self::topology) does.
+    fn spell_for_engine(&self, config: &mut Value, _topology: &Topology) {
+        rope::flatten(config);
+    }
+
+    /// Takes back from `config` what [`spell_for_engine`](Self::spell_for_engine)
+    /// says and only the engine's copy of the weights has.
+    fn spell_for_others(&self, _config: &mut Value) {}
 }
 
 /// How the engine takes a family.
@@ -77,13 +108,15 @@ pub enum Serving {
 }
 
 /// How the engine wants weights stored where it does not read them as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineLayout {
     /// Whether experts are stacked in one tensor per projection.
     pub stacked: bool,
     /// How it pairs rotary dimensions, if otherwise than the model: rows of
     /// the query and key projections are reordered for it.
     pub pairs: Option<Pairs>,
+    /// What it still computes otherwise than the model, in a sentence.
+    pub caveat: Option<&'static str>,
 }
 
 impl Serving {
@@ -106,7 +139,7 @@ pub fn detect(config: &Config) -> Result<&'static dyn Family> {
     FAMILIES
         .iter()
         .copied()
-        .find(|family| architecture == Some(family.architecture()))
+        .find(|family| architecture.is_some_and(|it| family.architectures().contains(&it)))
         .or_else(|| {
             FAMILIES
                 .iter()
@@ -118,7 +151,7 @@ pub fn detect(config: &Config) -> Result<&'static dyn Family> {
             found: architecture.or(model_type).unwrap_or("none").to_owned(),
             known: FAMILIES
                 .iter()
-                .map(|family| family.architecture())
+                .map(|family| family.architectures()[0])
                 .collect::<Vec<_>>()
                 .join(", "),
         })
@@ -137,17 +170,19 @@ mod tests {
     #[test]
     fn architectures_decide_before_the_model_type() {
         for family in FAMILIES {
-            let (architecture, model_type) = (family.architecture(), family.model_type());
-            assert_eq!(
-                detected(json!({"architectures": [architecture]})).unwrap(),
-                model_type
-            );
+            let model_type = family.model_type();
             assert_eq!(
                 detected(json!({"model_type": model_type})).unwrap(),
                 model_type
             );
-            let contradicting = json!({"architectures": [architecture], "model_type": "other"});
-            assert_eq!(detected(contradicting).unwrap(), model_type);
+            for architecture in family.architectures() {
+                assert_eq!(
+                    detected(json!({"architectures": [architecture]})).unwrap(),
+                    model_type
+                );
+                let contradicting = json!({"architectures": [architecture], "model_type": "other"});
+                assert_eq!(detected(contradicting).unwrap(), model_type);
+            }
         }
     }
 
@@ -166,7 +201,7 @@ mod tests {
                     assert_eq!(found, expected);
                     assert!(FAMILIES
                         .iter()
-                        .all(|family| known.contains(family.architecture())));
+                        .all(|family| known.contains(family.architectures()[0])));
                 }
                 other => panic!("{other:?}"),
             }

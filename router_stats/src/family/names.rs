@@ -47,6 +47,28 @@ pub struct Names {
     pub stacked_down: &'static str,
 }
 
+/// The spelling that most families share; the others start from it.
+pub(super) const COMMON: Names = Names {
+    embedding: "model.embed_tokens.weight",
+    final_norm: "model.norm.weight",
+    head: "lm_head.weight",
+    layers: "model.layers.",
+    attention_norm: "input_layernorm.weight",
+    mlp_norm: "post_attention_layernorm.weight",
+    attention: "self_attn.",
+    dense: "mlp.",
+    router: "mlp.gate.weight",
+    router_bias: None,
+    shared: None,
+    shared_gate: None,
+    experts: "mlp.experts.",
+    gate: "gate_proj.weight",
+    up: "up_proj.weight",
+    down: "down_proj.weight",
+    stacked_gate_up: "mlp.experts.gate_up_proj",
+    stacked_down: "mlp.experts.down_proj",
+};
+
 /// One of an expert's three matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Projection {

@@ -9,36 +9,16 @@
 
 use serde_json::Value;
 
+use super::names::COMMON;
 use super::{
-    AttentionSpec, Config, EngineLayout, Family, GroupedQuery, Keep, MlpSpec, MoeSpec, Names,
-    NormSpec, QkNorm, RotarySpec, RouterRule, Serving, Topology,
+    rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, GroupedQuery, Keep,
+    MlpSpec, MoeSpec, Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Qwen3Moe;
-
-static NAMES: Names = Names {
-    embedding: "model.embed_tokens.weight",
-    final_norm: "model.norm.weight",
-    head: "lm_head.weight",
-    layers: "model.layers.",
-    attention_norm: "input_layernorm.weight",
-    mlp_norm: "post_attention_layernorm.weight",
-    attention: "self_attn.",
-    dense: "mlp.",
-    router: "mlp.gate.weight",
-    router_bias: None,
-    shared: None,
-    shared_gate: None,
-    experts: "mlp.experts.",
-    gate: "gate_proj.weight",
-    up: "up_proj.weight",
-    down: "down_proj.weight",
-    stacked_gate_up: "mlp.experts.gate_up_proj",
-    stacked_down: "mlp.experts.down_proj",
-};
 
 /// `max_window_layers` where a configuration does not say: layers at and above
 /// it use the sliding window.
@@ -49,28 +29,25 @@ impl Family for Qwen3Moe {
         "qwen3_moe"
     }
 
-    fn architecture(&self) -> &'static str {
-        "Qwen3MoeForCausalLM"
+    fn architectures(&self) -> &'static [&'static str] {
+        &["Qwen3MoeForCausalLM"]
     }
 
     fn names(&self) -> &'static Names {
-        &NAMES
+        &COMMON
     }
 
-    fn serving(&self) -> Serving {
+    fn serving(&self, _topology: &Topology) -> Serving {
         Serving::Text(EngineLayout {
             stacked: true,
-            pairs: None,
+            ..EngineLayout::default()
         })
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
         config.require_one_of("hidden_act", &["silu"])?;
-        super::config::require_plain_rope(config)?;
         let layers = config.layers()?;
         let hidden = config.count("hidden_size")?;
-        let sparse_step = config.count_or("decoder_sparse_step", 1)?;
-        let dense_layers = config.indices("mlp_only_layers")?;
         let moe = MoeSpec {
             experts: config.count("num_experts")?,
             intermediate: config.count("moe_intermediate_size")?,
@@ -80,18 +57,8 @@ impl Family for Qwen3Moe {
             ),
             shared: None,
         };
-        super::config::check_top_k(config, "num_experts_per_tok", &moe)?;
-        let mlps = (0..layers)
-            .map(|layer| {
-                if dense_layers.contains(&layer) || (layer + 1) % sparse_step != 0 {
-                    Ok(MlpSpec::Dense {
-                        intermediate: config.count("intermediate_size")?,
-                    })
-                } else {
-                    Ok(MlpSpec::Moe(moe.clone()))
-                }
-            })
-            .collect::<Result<_>>()?;
+        router::check_top_k(config, &moe)?;
+        let mlps = mlps(config, &moe)?;
         let bias = config.flag_or("attention_bias", false)?;
         let query = GroupedQuery {
             qk_norm: Some(QkNorm::Head),
@@ -99,7 +66,7 @@ impl Family for Qwen3Moe {
             o_bias: bias,
             ..super::config::grouped_query(config, hidden)?
         };
-        let rotary = RotarySpec::plain(query.head_dim, config.rope_theta(10_000.0)?);
+        let rotary = rope::plain(config, query.head_dim, 10_000.0)?;
         Ok(Topology {
             hidden,
             vocab: config.count("vocab_size")?,
@@ -114,32 +81,34 @@ impl Family for Qwen3Moe {
     }
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
-        if let Some(experts) = keep.uniform_experts(topology) {
-            config["num_experts"] = experts.into();
-        }
+        rewrite::counts(config, "num_experts", topology, keep);
         let layers = keep.layers.len();
-        config["num_hidden_layers"] = layers.into();
         if layers < topology.layers() {
             shorten_windows(config, keep);
         }
-        super::config::keep_layer_entries(config, "layer_types", &keep.layers);
-        // After layers were dropped the sparse step may no longer describe
-        // which are dense, so those are listed.
-        let dense: Vec<usize> = keep
-            .layers
-            .iter()
-            .enumerate()
-            .filter(|(_, &layer)| topology.moe(layer).is_none())
-            .map(|(index, _)| index)
-            .collect();
-        if layers < topology.layers()
-            || config.get("mlp_only_layers").is_some()
-            || !dense.is_empty()
-        {
-            config["mlp_only_layers"] = dense.into();
-            config["decoder_sparse_step"] = 1.into();
-        }
+        rewrite::keep_layer_entries(config, "layer_types", &keep.layers);
+        rewrite::listed_dense_layers(config, topology, keep);
     }
+}
+
+/// Layers of `moe`, but dense ones where `mlp_only_layers` lists them or
+/// `decoder_sparse_step` skips them. Shared with Qwen2-MoE.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config)
+pub(super) fn mlps(config: &Config, moe: &MoeSpec) -> Result<Vec<MlpSpec>> {
+    let sparse_step = config.count_or("decoder_sparse_step", 1)?;
+    let dense_layers = config.indices("mlp_only_layers")?;
+    let in_layer = |layer: usize| {
+        if dense_layers.contains(&layer) || (layer + 1) % sparse_step != 0 {
+            Ok(MlpSpec::Dense {
+                intermediate: config.count("intermediate_size")?,
+            })
+        } else {
+            Ok(MlpSpec::Moe(moe.clone()))
+        }
+    };
+    (0..config.layers()?).map(in_layer).collect()
 }
 
 /// Sliding windows apply from `max_window_layers` on, if at all.
@@ -175,6 +144,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::family::RotarySpec;
     use crate::Error;
 
     /// The demo model's configuration, as transformers 4 writes it.

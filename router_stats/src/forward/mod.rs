@@ -32,7 +32,7 @@ pub use routing::{route, Routes};
 
 use crate::calibration::Sequences;
 use crate::checkpoint::Checkpoint;
-use crate::family::{self, Family, Keep, Topology};
+use crate::family::{self, Family, Keep, Names, Topology};
 use crate::progress::{Progress, Update};
 use crate::{Error, Result};
 
@@ -210,28 +210,47 @@ impl Model {
             .collect()
     }
 
-    /// The head, for [`logits`](Self::logits): [V, H].
+    /// The head, for [`logits`](Self::logits).
     ///
     /// # Errors
     /// Names the tensor if it is missing or malformed.
-    pub fn head(&self) -> Result<Tensor> {
-        if self.topology.tied_head {
-            return self.embedding();
-        }
-        let shape = [self.topology.vocab, self.topology.hidden];
-        weights::load(
-            &self.checkpoint,
-            self.family.names().head,
-            &shape,
-            &self.device,
-        )
+    pub fn head(&self) -> Result<Head> {
+        let names = self.family.names();
+        let load = |name: &str, shape: &[usize]| {
+            weights::load(&self.checkpoint, name, shape, &self.device)
+        };
+        let (vocab, hidden) = (self.topology.vocab, self.topology.hidden);
+        let name = match self.topology.tied_head {
+            true => names.embedding,
+            false => names.head,
+        };
+        Ok(Head {
+            weight: load(name, &[vocab, hidden])?,
+            bias: match self.topology.head_bias {
+                true => Some(load(&Names::bias_of(names.head), &[vocab])?),
+                false => None,
+            },
+        })
     }
 
     /// Logits [n, V] of final-norm hidden states [n, H].
     ///
     /// # Errors
     /// Only if shapes disagree.
-    pub fn logits(&self, head: &Tensor, hidden: &Tensor) -> Result<Tensor> {
-        Ok(hidden.matmul(&head.t()?)?)
+    pub fn logits(&self, head: &Head, hidden: &Tensor) -> Result<Tensor> {
+        let logits = hidden.matmul(&head.weight.t()?)?;
+        Ok(match &head.bias {
+            None => logits,
+            Some(bias) => logits.broadcast_add(bias)?,
+        })
     }
+}
+
+/// What turns final-norm hidden states into logits.
+#[derive(Debug)]
+pub struct Head {
+    /// [V, H]
+    weight: Tensor,
+    /// [V]
+    bias: Option<Tensor>,
 }

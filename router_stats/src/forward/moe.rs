@@ -26,24 +26,38 @@ impl<'a> Mlp<'a> {
         device: &Device,
     ) -> Result<Self> {
         let hidden = topology.hidden;
+        let load_mlp = |module: &str, intermediate: usize| {
+            let load = |projection, shape: [usize; 2]| {
+                let name = format!("{module}{}", names.projection(projection));
+                weights::load(checkpoint, &names.in_block(layer, &name), &shape, device)
+            };
+            let gate = load(Projection::Gate, [intermediate, hidden])?;
+            let up = load(Projection::Up, [intermediate, hidden])?;
+            let down = load(Projection::Down, [hidden, intermediate])?;
+            let gate_up = Tensor::cat(&[gate, up], 0)?;
+            Ok::<_, crate::Error>(GatedMlp { gate_up, down })
+        };
         match &topology.mlps[layer] {
             MlpSpec::Dense { intermediate } => {
-                let load = |projection, shape: [usize; 2]| {
-                    let name = format!("{}{}", names.dense, names.projection(projection));
-                    weights::load(checkpoint, &names.in_block(layer, &name), &shape, device)
-                };
-                let gate = load(Projection::Gate, [*intermediate, hidden])?;
-                let up = load(Projection::Up, [*intermediate, hidden])?;
-                let down = load(Projection::Down, [hidden, *intermediate])?;
-                Ok(Self::Dense(GatedMlp {
-                    gate_up: Tensor::cat(&[gate, up], 0)?,
-                    down,
-                }))
+                Ok(Self::Dense(load_mlp(names.dense, *intermediate)?))
             }
             MlpSpec::Moe(spec) => {
-                let name = names.in_block(layer, names.router);
+                let load = |name, shape: &[usize]| {
+                    weights::load(checkpoint, &names.in_block(layer, name), shape, device)
+                };
+                let shared = match (spec.shared, names.shared) {
+                    (Some(shared), Some(module)) => Some(Shared {
+                        mlp: load_mlp(module, shared.intermediate)?,
+                        gate: match names.shared_gate.filter(|_| shared.gated) {
+                            Some(gate) => Some(load(gate, &[1, hidden])?),
+                            None => None,
+                        },
+                    }),
+                    _ => None,
+                };
                 Ok(Self::Moe(Moe {
-                    router: weights::load(checkpoint, &name, &[spec.experts, hidden], device)?,
+                    router: load(names.router, &[spec.experts, hidden])?,
+                    shared,
                     experts: ExpertReader::open(checkpoint, names, layer, spec, hidden)?,
                     spec: spec.clone(),
                     hidden,
@@ -69,11 +83,32 @@ impl GatedMlp {
     }
 }
 
+/// Experts that every token passes through, as one MLP.
+struct Shared {
+    mlp: GatedMlp,
+    /// [1, H]
+    gate: Option<Tensor>,
+}
+
+impl Shared {
+    /// mlp(x), times σ(gate·x) if there is a gate: [n, H] → [n, H].
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let output = self.mlp.forward(x)?;
+        Ok(match &self.gate {
+            None => output,
+            Some(gate) => {
+                output.broadcast_mul(&candle_nn::ops::sigmoid(&x.matmul(&gate.t()?)?)?)?
+            }
+        })
+    }
+}
+
 /// A router and its experts. Experts stay in the checkpoint and are read one
 /// at a time, when there are rows for them.
 pub(super) struct Moe<'a> {
     /// [E, H]
     router: Tensor,
+    shared: Option<Shared>,
     experts: ExpertReader<'a>,
     spec: MoeSpec,
     hidden: usize,
@@ -81,7 +116,7 @@ pub(super) struct Moe<'a> {
 
 impl Moe<'_> {
     /// `residual` + Σ_j g_j(x) f_j(x) over the experts each row is routed to,
-    /// all [N, H].
+    /// and what the shared experts add, all [N, H].
     ///
     /// Experts run one after the other, each on all its rows at once; only
     /// those with rows are read.
@@ -98,7 +133,10 @@ impl Moe<'_> {
             .to_vec1::<f32>()?;
         let routes = route(&self.spec.router, self.spec.experts, logits, keep);
         emit(&Event::Routing { routes: &routes })?;
-        let mut sum = residual.copy()?;
+        let mut sum = match &self.shared {
+            None => residual.copy()?,
+            Some(shared) => rows::add(shared.forward(x)?, residual)?,
+        };
         for expert in 0..self.spec.experts {
             let (assigned, gates) = routes.assigned(expert);
             if assigned.is_empty() {
