@@ -8,6 +8,9 @@
 //! | stacked | `gate_up_proj` [E, 2I, H] | `down_proj` [E, H, I] |
 //! | stacked, transposed | `gate_up_proj` [E, H, 2I] | `down_proj` [E, I, H] |
 //!
+//! Each of an fp8 expert's matrices has block scales beside it (see [`Weight`]);
+//! stacks of fp8 are not read.
+//!
 //! In stacked tensors the gate half comes before the up half. The orientation
 //! follows from the shapes; where H = 2I makes `gate_up_proj` ambiguous,
 //! `down_proj` decides, and the other way round where H = I.

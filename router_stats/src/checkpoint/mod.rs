@@ -1,10 +1,10 @@
 //! Checkpoints on disk: a Hugging Face directory as named, mapped tensors.
 //!
-//! Owns `config.json` as read, the shards and their headers, the two layouts
-//! of experts, the fingerprint and the tokenizer file. It does not know what a
-//! tensor is for (see [`crate::family`]) and never writes. Headers and indices
-//! may be hostile: whatever they say, opening ends in a checkpoint whose every
-//! tensor lies inside its file, or in a named error.
+//! Owns `config.json` as read, the shards and their headers, the block scales
+//! of fp8 weights, the layouts of experts, the fingerprint and the tokenizer
+//! file. It does not know what a tensor is for (see [`crate::family`]) and never
+//! writes. Headers and indices may be hostile: whatever they say, opening ends
+//! in a checkpoint whose every tensor lies inside its file, or in a named error.
 
 mod experts;
 mod fingerprint;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::quantization::{self, Block};
-use super::widen::{self, PARALLEL, TASK};
+use super::widen::{self, Float, PARALLEL, TASK};
 use super::{Checkpoint, TensorView};
 use crate::family::SCALE_SUFFIX;
 use crate::{Error, Result};
@@ -58,7 +58,9 @@ impl<'a> Weight<'a> {
             .ok_or_else(|| quantization::no_block(checkpoint.config()))?;
         let shape = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
         let scales = checkpoint.tensor_of_shape(&scales, &shape)?;
-        scales.float()?;
+        if Float::new(scales.dtype).is_none() {
+            return Err(scales.dtype_error("F32, BF16 or F16"));
+        }
         Ok(Self {
             tensor,
             scales: Some(Scales {
