@@ -115,12 +115,14 @@ pub enum Error {
         found: Vec<usize>,
     },
     /// A weight has a dtype that the forward pass does not read.
-    #[error("{}: tensor `{tensor}`: expected dtype BF16, F16 or F32, found {found}", path.display())]
+    #[error("{}: tensor `{tensor}`: expected dtype {expected}, found {found}", path.display())]
     Dtype {
         /// Shard.
         path: PathBuf,
         /// Name.
         tensor: String,
+        /// Dtypes that are read there.
+        expected: &'static str,
         /// Dtype in the shard.
         found: String,
     },
@@ -147,6 +149,30 @@ pub enum Error {
         index: usize,
         /// The bad value.
         value: f32,
+    },
+    /// The scale of an fp8 block is not a positive finite number.
+    #[error("{}: tensor `{tensor}`: expected positive finite scales, found {value} at element {index}", path.display())]
+    Scale {
+        /// Shard.
+        path: PathBuf,
+        /// Name of the scales.
+        tensor: String,
+        /// Flat index of the first bad scale.
+        index: usize,
+        /// The bad value.
+        value: f32,
+    },
+    /// Weights are quantised in a way that is not read.
+    #[error("{}: `{field}`: expected {expected}, found {found}", path.display())]
+    Quantization {
+        /// Path of `config.json`.
+        path: PathBuf,
+        /// Dotted name of the field.
+        field: String,
+        /// What the field must hold.
+        expected: String,
+        /// What it holds.
+        found: String,
     },
     /// The checkpoint has no tokenizer.
     #[error("{}: expected tokenizer.json, found none", path.display())]
@@ -293,7 +319,10 @@ impl Error {
             | Self::MissingTensor { .. } => "the file is incomplete or damaged; download it again",
             Self::Shape { .. } => "config.json and the weights belong to different models",
             Self::Dtype { .. } | Self::MixedDtypes { .. } => "convert the checkpoint to bf16, f16 or f32 first",
-            Self::NonFinite { .. } => {
+            Self::Quantization { .. } => {
+                "use the model's bf16, f16 or f32 weights; of quantised ones only fp8 with block scales is read"
+            }
+            Self::NonFinite { .. } | Self::Scale { .. } => {
                 "the checkpoint is damaged or was exported wrongly; download it again"
             }
             Self::NoTokenizer { .. } => {

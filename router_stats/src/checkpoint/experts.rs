@@ -8,6 +8,9 @@
 //! | stacked | `gate_up_proj` [E, 2I, H] | `down_proj` [E, H, I] |
 //! | stacked, transposed | `gate_up_proj` [E, H, 2I] | `down_proj` [E, I, H] |
 //!
+//! Each of an fp8 expert's matrices has block scales beside it (see [`Weight`]);
+//! stacks of fp8 are not read.
+//!
 //! In stacked tensors the gate half comes before the up half. The orientation
 //! follows from the shapes; where H = 2I makes `gate_up_proj` ambiguous,
 //! `down_proj` decides, and the other way round where H = I.
@@ -16,7 +19,7 @@ use std::borrow::Cow;
 
 use safetensors::Dtype;
 
-use super::{transpose, Checkpoint, Rows, TensorView};
+use super::{transpose, Checkpoint, Rows, TensorView, Weight};
 use crate::family::{MoeSpec, Names, Projection};
 use crate::{Error, Result};
 
@@ -52,27 +55,37 @@ pub struct ExpertReader<'a> {
     dtype: Dtype,
     layout: Layout,
     /// Per expert: gate, up and down of every expert; stacked: gate_up, down.
-    tensors: Vec<TensorView<'a>>,
+    tensors: Vec<Weight<'a>>,
 }
 
-/// Where one matrix lies in a stored tensor.
-struct Stored<'a> {
+/// Where one matrix lies.
+enum Stored<'a> {
+    /// In a tensor of its own.
+    Whole(Weight<'a>),
+    /// In consecutive rows of a stack.
+    Rows(Rows<'a>),
+    /// In columns of one expert's input-major matrix.
+    Columns(Columns<'a>),
+}
+
+/// Columns of an input-major matrix in a stack.
+struct Columns<'a> {
     rows: Rows<'a>,
     tensor: TensorView<'a>,
     /// Element of `tensor` that `rows` begins with.
     start: usize,
-    /// For input-major storage: columns of the stored matrix, and the first
-    /// that belongs to this one.
-    window: Option<(usize, usize)>,
+    /// Columns of the stored matrix, and the first that belongs to this one.
+    window: (usize, usize),
 }
 
 impl<'a> ExpertReader<'a> {
     /// Finds the experts of `layer` and checks that all are there, of the right
-    /// shape and of one dtype that can be computed with. H is `hidden`.
+    /// shape and of one dtype that can be computed with, and that fp8 matrices
+    /// have their scales. Stacked fp8 experts are not read. H is `hidden`.
     ///
     /// # Errors
-    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`] or
-    /// [`Error::MixedDtypes`].
+    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`],
+    /// [`Error::MixedDtypes`] or [`Error::Quantization`].
     pub fn open(
         checkpoint: &'a Checkpoint,
         names: &'static Names,
@@ -94,9 +107,9 @@ impl<'a> ExpertReader<'a> {
             let what = format!("experts of layer {layer}");
             return Err(structure(what, "at least one".to_owned(), "0".to_owned()));
         };
-        let dtype = first.dtype;
-        first.float()?;
-        if let Some(other) = tensors.iter().find(|tensor| tensor.dtype != dtype) {
+        let dtype = first.tensor().dtype;
+        let mut others = tensors.iter().map(Weight::tensor);
+        if let Some(other) = others.find(|tensor| tensor.dtype != dtype) {
             return Err(Error::MixedDtypes {
                 path: other.file().to_path_buf(),
                 tensor: other.name.to_owned(),
@@ -120,29 +133,32 @@ impl<'a> ExpertReader<'a> {
         self.layout
     }
 
-    /// Dtype of all expert weights: bf16, f16 or f32.
+    /// Dtype of all expert weights: bf16, f16, f32, or fp8 with block scales.
     pub fn dtype(&self) -> Dtype {
         self.dtype
     }
 
     /// Bytes of one matrix, row-major [I, H] (gate, up) or [H, I] (down), in
     /// the stored dtype: borrowed if it is stored so, else a transposed copy.
+    /// Block scales are a tensor of their own and not among them.
     ///
     /// # Errors
     /// [`Error::Structure`] if there is no such expert.
     pub fn raw(&self, expert: usize, projection: Projection) -> Result<Cow<'a, [u8]>> {
-        let stored = self.stored(expert, projection)?;
-        Ok(match stored.window {
-            None => Cow::Borrowed(stored.rows.data),
-            Some(window) => Cow::Owned(self.output_major(stored.rows.data, window, projection)),
+        Ok(match self.stored(expert, projection)? {
+            Stored::Whole(weight) => Cow::Borrowed(weight.tensor().data),
+            Stored::Rows(rows) => Cow::Borrowed(rows.data),
+            Stored::Columns(columns) => Cow::Owned(self.output_major(&columns, projection)),
         })
     }
 
-    /// One expert as f32, checked to be finite: gate and up [2I, H] into
-    /// `gate_up`, down [H, I] into `down`. Releases the pages it has read.
+    /// One expert as f32, fp8 multiplied by its block scales, checked to be
+    /// finite: gate and up [2I, H] into `gate_up`, down [H, I] into `down`.
+    /// Releases the pages it has read.
     ///
     /// # Errors
     /// [`Error::NonFinite`], which names the element as it is stored;
+    /// [`Error::Scale`];
     /// [`Error::Structure`] if there is no such expert or a buffer has another
     /// length.
     pub fn read_f32(&self, expert: usize, gate_up: &mut [f32], down: &mut [f32]) -> Result<()> {
@@ -158,28 +174,36 @@ impl<'a> ExpertReader<'a> {
         }
         let (gate, up) = gate_up.split_at_mut(matrix);
         for (projection, out) in Projection::ALL.into_iter().zip([gate, up, down]) {
-            let stored = self.stored(expert, projection)?;
-            match stored.window {
-                None => stored.rows.read_f32(out)?,
-                Some(window) => {
-                    let data = self.output_major(stored.rows.data, window, projection);
-                    let columns = self.extent(projection).1;
-                    stored
-                        .tensor
-                        .float()?
-                        .widen(&data, out)
-                        .map_err(|(index, value)| {
-                            let (row, column) = (index / columns, index % columns);
-                            let index = stored.start + column * window.0 + window.1 + row;
-                            stored.tensor.not_finite(index, value)
-                        })?;
-                }
+            match self.stored(expert, projection)? {
+                Stored::Whole(weight) => weight.read_f32(out)?,
+                Stored::Rows(rows) => rows.read_f32(out)?,
+                Stored::Columns(columns) => self.read_columns(&columns, projection, out)?,
             }
         }
         for projection in Projection::ALL {
-            self.stored(expert, projection)?.rows.release();
+            match self.stored(expert, projection)? {
+                Stored::Whole(weight) => weight.release(),
+                Stored::Rows(rows) | Stored::Columns(Columns { rows, .. }) => rows.release(),
+            }
         }
         Ok(())
+    }
+
+    fn read_columns(
+        &self,
+        stored: &Columns<'_>,
+        projection: Projection,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let data = self.output_major(stored, projection);
+        let columns = self.extent(projection).1;
+        let float = stored.tensor.float()?;
+        float.widen(&data, out).map_err(|(index, value)| {
+            let (row, column) = (index / columns, index % columns);
+            let (stride, first) = stored.window;
+            let index = stored.start + column * stride + first + row;
+            stored.tensor.not_finite(index, value)
+        })
     }
 
     /// Rows and columns of a matrix.
@@ -200,42 +224,32 @@ impl<'a> ExpertReader<'a> {
             ));
         }
         let Layout::Stacked { transposed } = self.layout else {
-            let tensor = self.tensors[expert * 3 + projection as usize];
-            return Ok(Stored {
-                rows: tensor.all(),
-                tensor,
-                start: 0,
-                window: None,
-            });
+            return Ok(Stored::Whole(
+                self.tensors[expert * 3 + projection as usize],
+            ));
         };
-        let tensor = self.tensors[usize::from(projection == Projection::Down)];
+        let tensor = self.tensors[usize::from(projection == Projection::Down)].tensor();
         let rows = tensor.rows(expert..expert + 1);
-        let start = expert * tensor.shape[1] * tensor.shape[2];
         let second = usize::from(projection == Projection::Up) * self.intermediate;
         if transposed {
-            return Ok(Stored {
+            return Ok(Stored::Columns(Columns {
                 rows,
                 tensor,
-                start,
-                window: Some((tensor.shape[2], second)),
-            });
+                start: expert * tensor.shape[1] * tensor.shape[2],
+                window: (tensor.shape[2], second),
+            }));
         }
         let (height, width) = self.extent(projection);
         let elements = second * width..(second + height) * width;
-        Ok(Stored {
-            rows: rows.elements(elements),
-            tensor,
-            start,
-            window: None,
-        })
+        Ok(Stored::Rows(rows.elements(elements)))
     }
 
     /// Copies the window of an input-major matrix that holds `projection`.
-    fn output_major(&self, data: &[u8], window: (usize, usize), projection: Projection) -> Vec<u8> {
+    fn output_major(&self, stored: &Columns<'_>, projection: Projection) -> Vec<u8> {
         let extent = self.extent(projection);
         match self.dtype {
-            Dtype::F32 => mirror::<4>(data, window, extent),
-            _ => mirror::<2>(data, window, extent),
+            Dtype::F32 => mirror::<4>(stored.rows.data, stored.window, extent),
+            _ => mirror::<2>(stored.rows.data, stored.window, extent),
         }
     }
 }
@@ -259,7 +273,7 @@ fn open_each<'a>(
     layer: usize,
     spec: &MoeSpec,
     hidden: usize,
-) -> Result<Vec<TensorView<'a>>> {
+) -> Result<Vec<Weight<'a>>> {
     let mut tensors = Vec::with_capacity(spec.experts.min(1 << 16) * 3);
     for expert in 0..spec.experts {
         for projection in Projection::ALL {
@@ -268,7 +282,7 @@ fn open_each<'a>(
                 Projection::Down => [hidden, spec.intermediate],
             };
             let name = names.expert(layer, expert, projection);
-            tensors.push(checkpoint.tensor_of_shape(&name, &shape)?);
+            tensors.push(checkpoint.weight(&name, &shape)?);
         }
     }
     Ok(tensors)
@@ -280,7 +294,7 @@ fn open_stacked<'a>(
     layer: usize,
     spec: &MoeSpec,
     hidden: usize,
-) -> Result<(Layout, Vec<TensorView<'a>>)> {
+) -> Result<(Layout, Vec<Weight<'a>>)> {
     let (experts, width) = (spec.experts, spec.intermediate);
     // Output-major, then input-major.
     let gate_up_shapes = [[experts, 2 * width, hidden], [experts, hidden, 2 * width]];
@@ -295,7 +309,11 @@ fn open_stacked<'a>(
     };
     let gate_up = gate_up.expect_shape(&gate_up_shapes[usize::from(transposed)])?;
     let down = checkpoint.tensor_of_shape(&down_name, &down_shapes[usize::from(transposed)])?;
-    Ok((Layout::Stacked { transposed }, vec![gate_up, down]))
+    gate_up.float()?;
+    Ok((
+        Layout::Stacked { transposed },
+        vec![Weight::unscaled(gate_up), Weight::unscaled(down)],
+    ))
 }
 
 fn structure(what: String, expected: String, found: String) -> Error {

@@ -1,21 +1,23 @@
 //! Checkpoints on disk: a Hugging Face directory as named, mapped tensors.
 //!
-//! Owns `config.json` as read, the shards and their headers, the two layouts
-//! of experts, the fingerprint and the tokenizer file. It does not know what a
-//! tensor is for (see [`crate::family`]) and never writes. Headers and indices
-//! may be hostile: whatever they say, opening ends in a checkpoint whose every
-//! tensor lies inside its file, or in a named error.
+//! Owns `config.json` as read, the shards and their headers, the block scales
+//! of fp8 weights, the layouts of experts, the fingerprint and the tokenizer
+//! file. It does not know what a tensor is for (see [`crate::family`]) and never
+//! writes. Headers and indices may be hostile: whatever they say, opening ends
+//! in a checkpoint whose every tensor lies inside its file, or in a named error.
 
 mod experts;
 mod fingerprint;
 pub(crate) mod header;
 mod index;
 pub(crate) mod map;
+mod quantization;
 mod shard;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
 mod transpose;
+mod weight;
 mod widen;
 
 use std::collections::{BTreeMap, HashMap};
@@ -26,6 +28,7 @@ pub use experts::{ExpertReader, Layout};
 pub(crate) use fingerprint::hex;
 pub use tensor::{Rows, TensorView};
 pub use transpose::transpose;
+pub use weight::Weight;
 
 use crate::family::Config;
 use crate::{Error, Result};
@@ -41,6 +44,8 @@ const TOKENIZER: &str = "tokenizer.json";
 pub struct Checkpoint {
     dir: PathBuf,
     config: Config,
+    /// Rows and columns that share a scale in fp8 weights.
+    block: Option<quantization::Block>,
     shards: Vec<Shard>,
     /// Name → shard and position in it.
     tensors: BTreeMap<String, (usize, usize)>,
@@ -55,13 +60,16 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::NotACheckpoint`] if a file is absent, [`Error::Io`] if one
     /// cannot be read, [`Error::Json`], [`Error::Config`], [`Error::Index`],
-    /// [`Error::Header`] or [`Error::Truncated`] if one is malformed, and
-    /// [`Error::MissingTensor`] if a shard lacks what the index promises.
+    /// [`Error::Header`] or [`Error::Truncated`] if one is malformed,
+    /// [`Error::Quantization`] if weights are quantised in a way that is not
+    /// read, and [`Error::MissingTensor`] if a shard lacks what the index
+    /// promises.
     pub fn open(dir: &Path) -> Result<Self> {
         if !dir.is_dir() {
             std::fs::read_dir(dir).map_err(Error::io(dir))?;
         }
         let config = read_config(dir)?;
+        let block = quantization::block(&config)?;
         let (shards, tensors) = if dir.join(SINGLE).exists() {
             single(dir.join(SINGLE))?
         } else if dir.join(INDEX).exists() {
@@ -75,6 +83,7 @@ impl Checkpoint {
         Ok(Self {
             dir: dir.to_path_buf(),
             config,
+            block,
             shards,
             tensors,
             fingerprint: OnceLock::new(),
@@ -162,6 +171,16 @@ impl Checkpoint {
             });
         }
         self.tensor(name)?.expect_shape(shape)
+    }
+
+    /// The weight called `name`, if it has this shape, with the block scales of
+    /// an fp8 matrix.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`] or
+    /// [`Error::Quantization`].
+    pub fn weight(&self, name: &str, shape: &[usize]) -> Result<Weight<'_>> {
+        Weight::open(self, name, shape)
     }
 
     /// Bytes of all tensors together.

@@ -85,11 +85,21 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::Dtype`] unless bf16, f16 or f32.
     pub(super) fn float(&self) -> Result<Float> {
-        Float::new(self.dtype).ok_or_else(|| Error::Dtype {
+        Float::new(self.dtype).ok_or_else(|| {
+            self.dtype_error(match self.shape.len() {
+                2 => "BF16, F16 or F32, or F8_E4M3 with block scales",
+                _ => "BF16, F16 or F32",
+            })
+        })
+    }
+
+    pub(super) fn dtype_error(&self, expected: &'static str) -> Error {
+        Error::Dtype {
             path: self.file().to_path_buf(),
             tensor: self.name.to_owned(),
+            expected,
             found: self.dtype.to_string(),
-        })
+        }
     }
 
     /// The element at flat `index` is `value`, which is not finite.
@@ -121,7 +131,8 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// Converts all elements to f32 and checks that they are finite.
+    /// Converts all elements to f32 and checks that they are finite. A weight
+    /// that may have scales is read by [`Weight::read_f32`](super::Weight::read_f32).
     ///
     /// # Errors
     /// [`Error::Dtype`] unless bf16, f16 or f32; [`Error::NonFinite`];

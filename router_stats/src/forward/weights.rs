@@ -5,21 +5,21 @@ use candle_core::{Device, Tensor};
 use crate::checkpoint::Checkpoint;
 use crate::Result;
 
-/// Reads one tensor as f32, checks its shape and that it is finite, and lets
-/// go of the mapped pages.
+/// Reads one tensor as f32, fp8 matrices by their block scales, checks its
+/// shape and that it is finite, and lets go of the mapped pages.
 ///
 /// # Errors
-/// `MissingTensor`, `Shape`, `Dtype` or `NonFinite`.
+/// `MissingTensor`, `Shape`, `Dtype`, `Quantization`, `Scale` or `NonFinite`.
 pub(super) fn load(
     checkpoint: &Checkpoint,
     name: &str,
     shape: &[usize],
     device: &Device,
 ) -> Result<Tensor> {
-    let view = checkpoint.tensor(name)?.expect_shape(shape)?;
+    let weight = checkpoint.weight(name, shape)?;
     let mut values = vec![0f32; shape.iter().product()];
-    view.read_f32(&mut values)?;
-    view.release();
+    weight.read_f32(&mut values)?;
+    weight.release();
     Ok(Tensor::from_vec(values, shape, device)?)
 }
 

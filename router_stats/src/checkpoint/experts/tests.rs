@@ -262,3 +262,82 @@ fn experts_and_buffers_that_do_not_fit_are_refused() {
     let short = reader.read_f32(0, &mut [0.0; 23], &mut [0.0; 12]);
     assert!(matches!(short, Err(Error::Structure { .. })));
 }
+
+const FP8: &str =
+    r#"{"quantization_config": {"quant_method": "fp8", "weight_block_size": [2, 4]}}"#;
+
+/// fp8 experts of H = 6 and I = 3, every code 1.5, with the scales of each
+/// matrix counted up from a quarter.
+fn fp8_files() -> Vec<File> {
+    let mut all = Vec::new();
+    for mut weight in files(Layout::PerExpert, Dtype::F32, 6, 3) {
+        let blocks = [weight.2[0].div_ceil(2), weight.2[1].div_ceil(4)];
+        let values: Vec<f32> = (1..=blocks[0] * blocks[1])
+            .map(|n| n as f32 / 4.0)
+            .collect();
+        let name = format!("{}_scale_inv", weight.0);
+        all.push(testing::tensor(&name, Dtype::F32, &blocks, &values));
+        (weight.1, weight.3) = (Dtype::F8_E4M3, vec![0x3c; 18]);
+        all.push(weight);
+    }
+    all
+}
+
+#[test]
+fn fp8_experts_are_scaled_and_kept_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    testing::write(dir.path(), FP8, &fp8_files());
+    let checkpoint = Checkpoint::open(dir.path()).unwrap();
+    let reader = ExpertReader::open(&checkpoint, names(), 1, &spec(3), 6).unwrap();
+    assert_eq!(
+        (reader.layout(), reader.dtype()),
+        (Layout::PerExpert, Dtype::F8_E4M3)
+    );
+    let (mut gate_up, mut down) = (vec![0.0; 36], vec![0.0; 18]);
+    reader.read_f32(2, &mut gate_up, &mut down).unwrap();
+    // [3, 6] in blocks of [2, 4], and [6, 3].
+    let (wide, rest) = (
+        [0.375, 0.375, 0.375, 0.375, 0.75, 0.75],
+        [1.125, 1.125, 1.125, 1.125, 1.5, 1.5],
+    );
+    assert_eq!(gate_up[..18], [wide, wide, rest].concat());
+    assert_eq!(gate_up[18..], gate_up[..18]);
+    for (row, values) in down.chunks(3).enumerate() {
+        assert_eq!(values, [0.375 * (row / 2 + 1) as f32; 3]);
+    }
+    assert_eq!(*reader.raw(1, Projection::Down).unwrap(), [0x3c; 18]);
+}
+
+#[test]
+fn fp8_experts_without_scales_and_stacks_of_them_are_refused() {
+    let refused = |files: &[File]| {
+        let dir = tempfile::tempdir().unwrap();
+        testing::write(dir.path(), FP8, files);
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        ExpertReader::open(&checkpoint, names(), 1, &spec(3), 6).unwrap_err()
+    };
+    let mut lacking = fp8_files();
+    lacking.remove(8);
+    match refused(&lacking) {
+        Error::MissingTensor { tensor, .. } => {
+            assert_eq!(
+                tensor,
+                "model.layers.1.mlp.experts.1.up_proj.weight_scale_inv"
+            );
+        }
+        other => panic!("{other}"),
+    }
+    for transposed in [false, true] {
+        let mut stack = files(Layout::Stacked { transposed }, Dtype::F32, 6, 3);
+        for file in &mut stack {
+            file.3.truncate(file.3.len() / 4);
+            file.1 = Dtype::F8_E4M3;
+        }
+        let error = refused(&stack);
+        assert!(error.hint().is_some());
+        assert!(
+            matches!(error, Error::Dtype { expected: "BF16, F16 or F32", found, .. }
+            if found == "F8_E4M3")
+        );
+    }
+}
