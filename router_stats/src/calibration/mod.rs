@@ -12,6 +12,7 @@ mod state;
 mod template;
 
 pub use corpus::{Corpus, Domain, Source};
+pub(crate) use pack::batches;
 pub use pack::{PackOptions, Sequences};
 pub use run::{calibrate, CalibrateOptions};
 pub use state::remove_state;

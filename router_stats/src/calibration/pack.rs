@@ -133,17 +133,7 @@ impl Sequences {
     /// Consecutive ranges of sequences that hold at most `tokens_per_batch`
     /// tokens each, or a single sequence where one alone holds more.
     pub fn batches(&self, tokens_per_batch: usize) -> Vec<Range<usize>> {
-        let mut batches = Vec::new();
-        let mut first = 0;
-        for end in 1..=self.len() {
-            let next = self.starts.get(end + 1);
-            let full = next.is_none_or(|next| next - self.starts[first] > tokens_per_batch);
-            if full {
-                batches.push(first..end);
-                first = end;
-            }
-        }
-        batches
+        batches(&self.starts, tokens_per_batch)
     }
 
     fn digest(&self, separator: Option<u32>, budget: usize) -> String {
@@ -171,6 +161,22 @@ impl Sequences {
         }
         format!("{:x}", hasher.finalize())
     }
+}
+
+/// [`Sequences::batches`] of sequences that begin at `starts`, which ends with
+/// the number of tokens.
+pub(crate) fn batches(starts: &[usize], tokens_per_batch: usize) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let mut first = 0;
+    for end in 1..starts.len() {
+        let next = starts.get(end + 1);
+        let full = next.is_none_or(|next| next - starts[first] > tokens_per_batch);
+        if full {
+            batches.push(first..end);
+            first = end;
+        }
+    }
+    batches
 }
 
 /// Equal parts of the budget, the first domains taking what does not divide.

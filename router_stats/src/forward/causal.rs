@@ -1,6 +1,6 @@
 //! Causal softmax attention over ragged sequences.
 //!
-//! out_t = Σ_{s ≤ t} softmax_s(q_t·k_s / √d) v_s, restricted to the last w
+//! out_t = Σ_{s ≤ t} softmax_s(scale · q_t·k_s) v_s, restricted to the last w
 //! positions where the block has a sliding window.
 //!
 //! The CPU has a kernel of its own; other devices compose attention from tensor
@@ -20,14 +20,19 @@ pub(super) struct Heads {
     pub queries: usize,
     /// Key and value heads; divides `queries`.
     pub keys: usize,
-    /// Width of a head, d.
+    /// Width of a query and of a key, d.
     pub dim: usize,
+    /// Width of a value and of what comes out of a head.
+    pub value_dim: usize,
+    /// What q·k is multiplied by before the softmax.
+    pub scale: f64,
     /// Positions each token sees, itself included.
     pub window: Option<usize>,
 }
 
-/// Attends within each sequence: q [N, heads·d], k and v [N, kv_heads·d] →
-/// [N, heads·d], all f32. `starts` delimits the sequences.
+/// Attends within each sequence: q [N, heads·d], k [N, kv_heads·d] and v
+/// [N, kv_heads·value_dim] → [N, heads·value_dim], all f32. `starts` delimits
+/// the sequences.
 pub(super) fn attend(
     q: &Tensor,
     k: &Tensor,
@@ -36,7 +41,10 @@ pub(super) fn attend(
     heads: Heads,
 ) -> Result<Tensor> {
     match with_slices([q, k, v], |[q, k, v]| cpu::attend(q, k, v, starts, heads))? {
-        Some(out) => Ok(Tensor::from_vec(out, q.shape(), q.device())?),
+        Some(out) => {
+            let shape = (q.dim(0)?, heads.queries * heads.value_dim);
+            Ok(Tensor::from_vec(out, shape, q.device())?)
+        }
         None => attend_tensors(q, k, v, starts, heads),
     }
 }
@@ -52,10 +60,11 @@ fn attend_tensors(
         queries,
         keys,
         dim,
+        value_dim,
+        scale,
         window,
     } = heads;
     let groups = queries / keys;
-    let scale = 1.0 / (dim as f64).sqrt();
     let mut outputs = Vec::with_capacity(starts.len());
     for pair in starts.windows(2) {
         let (start, length) = (pair[0], pair[1] - pair[0]);
@@ -66,11 +75,11 @@ fn attend_tensors(
         let q = q
             .permute((1, 2, 0, 3))?
             .reshape((keys, groups * length, dim))?;
-        let split = |x: &Tensor| -> Result<Tensor> {
+        let split = |x: &Tensor, dim: usize| -> Result<Tensor> {
             let x = x.narrow(0, start, length)?.reshape((length, keys, dim))?;
             Ok(x.transpose(0, 1)?.contiguous()?)
         };
-        let (k, v) = (split(k)?, split(v)?);
+        let (k, v) = (split(k, dim)?, split(v, value_dim)?);
         let scores = (q.matmul(&k.t()?)? * scale)?.reshape((keys, groups, length, length))?;
         let scores = scores.broadcast_add(&causal_mask(length, window, scores.device())?)?;
         let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.reshape((
@@ -78,10 +87,12 @@ fn attend_tensors(
             groups * length,
             length,
         ))?;
-        let out = weights.matmul(&v)?.reshape((keys, groups, length, dim))?;
+        let out = weights
+            .matmul(&v)?
+            .reshape((keys, groups, length, value_dim))?;
         outputs.push(
             out.permute((2, 0, 1, 3))?
-                .reshape((length, queries * dim))?,
+                .reshape((length, queries * value_dim))?,
         );
     }
     Ok(Tensor::cat(&outputs, 0)?)
@@ -116,28 +127,34 @@ mod tests {
 
     #[test]
     fn slices_and_tensors_agree() {
-        for (dim, window) in [
-            (32, None),
-            (64, Some(7)),
-            (16, None),
-            (8, Some(40)),
-            (6, None),
-            (128, Some(1)),
+        for (dim, value_dim, window) in [
+            (32, 32, None),
+            (64, 64, Some(7)),
+            (16, 16, None),
+            (8, 8, Some(40)),
+            (6, 6, None),
+            (128, 128, Some(1)),
+            (192, 128, None),
+            (24, 16, None),
+            (6, 40, Some(9)),
         ] {
             let heads = Heads {
                 queries: 6,
                 keys: 2,
                 dim,
+                value_dim,
+                scale: 1.3 / (dim as f64).sqrt(),
                 window,
             };
             let starts = [0, 1, 70, 75, 210];
             let (q, k, v) = (
                 random(210, 6 * dim, 1.0),
                 random(210, 2 * dim, 2.0),
-                random(210, 2 * dim, 3.0),
+                random(210, 2 * value_dim, 3.0),
             );
             let a = attend(&q, &k, &v, &starts, heads).unwrap();
             let b = attend_tensors(&q, &k, &v, &starts, heads).unwrap();
+            assert_eq!(a.dims(), [210, 6 * value_dim]);
             let worst = (a - b)
                 .unwrap()
                 .abs()
@@ -146,7 +163,7 @@ mod tests {
                 .unwrap()
                 .to_scalar::<f32>()
                 .unwrap();
-            assert!(worst < 2e-5, "d {dim}, window {window:?}: {worst}");
+            assert!(worst < 2e-5, "{heads:?}: {worst}");
         }
     }
 
@@ -156,6 +173,8 @@ mod tests {
             queries: 2,
             keys: 1,
             dim: 8,
+            value_dim: 8,
+            scale: 0.35,
             window: None,
         };
         let run = |n: usize, starts: &[usize]| {

@@ -11,6 +11,7 @@ mod batch;
 mod block;
 mod causal;
 mod event;
+mod frequencies;
 mod moe;
 mod norm;
 mod rotary;

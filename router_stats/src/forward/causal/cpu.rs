@@ -24,23 +24,25 @@ const PADDING: usize = 32;
 
 /// [`super::attend`] on slices.
 pub(super) fn attend(q: &[f32], k: &[f32], v: &[f32], starts: &[usize], heads: Heads) -> Vec<f32> {
-    let (q_width, kv_width) = (heads.queries * heads.dim, heads.keys * heads.dim);
+    let (q_width, out_width) = (heads.queries * heads.dim, heads.queries * heads.value_dim);
+    let (k_width, v_width) = (heads.keys * heads.dim, heads.keys * heads.value_dim);
     let sequences: Vec<Range<usize>> = starts.windows(2).map(|pair| pair[0]..pair[1]).collect();
     let memories: Vec<Memory> = sequences
         .par_iter()
         .map(|rows| {
-            let rows = rows.start * kv_width..rows.end * kv_width;
-            Memory::new(&k[rows.clone()], &v[rows], heads)
+            let keys = &k[rows.start * k_width..rows.end * k_width];
+            let values = &v[rows.start * v_width..rows.end * v_width];
+            Memory::new(keys, values, heads)
         })
         .collect();
-    let mut out = vec![0f32; q.len()];
+    let mut out = vec![0f32; q.len() / q_width * out_width];
     let mut tasks = Vec::new();
     let mut rest = out.as_mut_slice();
     for (rows, memory) in sequences.iter().zip(&memories) {
-        let (sequence, after) = rest.split_at_mut(rows.len() * q_width);
+        let (sequence, after) = rest.split_at_mut(rows.len() * out_width);
         rest = after;
         let queries = &q[rows.start * q_width..rows.end * q_width];
-        for (index, out) in sequence.chunks_mut(TASK * q_width).enumerate() {
+        for (index, out) in sequence.chunks_mut(TASK * out_width).enumerate() {
             tasks.push(Task {
                 heads,
                 first: index * TASK,
@@ -64,32 +66,32 @@ struct Memory {
     positions: usize,
     /// [kv_heads, T, width]
     values: Vec<f32>,
-    /// Padded width of a head.
+    /// Padded width of a value.
     width: usize,
 }
 
 impl Memory {
     fn new(keys: &[f32], values: &[f32], heads: Heads) -> Self {
-        let kv_width = heads.keys * heads.dim;
-        let length = keys.len() / kv_width;
+        let (k_width, v_width) = (heads.keys * heads.dim, heads.keys * heads.value_dim);
+        let length = keys.len() / k_width;
         // An odd number of steps between rows spreads them over cache sets.
         let positions = (length.div_ceil(PADDING) | 1) * PADDING;
-        let width = heads.dim.next_multiple_of(PADDING);
+        let width = heads.value_dim.next_multiple_of(PADDING);
         let mut memory = Self {
-            keys: vec![0f32; kv_width * positions],
+            keys: vec![0f32; k_width * positions],
             positions,
             values: vec![0f32; heads.keys * length * width],
             width,
         };
-        for (position, key) in keys.chunks_exact(kv_width).enumerate() {
+        for (position, key) in keys.chunks_exact(k_width).enumerate() {
             for (row, &value) in memory.keys.chunks_exact_mut(positions).zip(key) {
                 row[position] = value;
             }
         }
-        for (position, value) in values.chunks_exact(kv_width).enumerate() {
-            for (head, value) in value.chunks_exact(heads.dim).enumerate() {
+        for (position, value) in values.chunks_exact(v_width).enumerate() {
+            for (head, value) in value.chunks_exact(heads.value_dim).enumerate() {
                 let start = (head * length + position) * width;
-                memory.values[start..start + heads.dim].copy_from_slice(value);
+                memory.values[start..start + heads.value_dim].copy_from_slice(value);
             }
         }
         memory
@@ -119,16 +121,18 @@ impl WithSimd for Task<'_> {
                     queries,
                     keys,
                     dim,
+                    value_dim,
+                    scale,
                     window,
                 },
             first,
             memory,
             ..
         } = self;
-        let q_width = queries * dim;
+        let (q_width, out_width) = (queries * dim, queries * value_dim);
         let length = self.queries.len() / q_width;
-        let scale = 1.0 / (dim as f32).sqrt();
-        let last = first + self.out.len() / q_width - 1;
+        let scale = scale as f32;
+        let last = first + self.out.len() / out_width - 1;
         let mut weights = vec![0f32; TILE * memory.positions];
         let mut mixed = vec![0f32; TILE * memory.width];
         for head in 0..queries {
@@ -160,7 +164,8 @@ impl WithSimd for Task<'_> {
                     .zip(&positions)
                     .zip(&inverse)
                 {
-                    let out = &mut self.out[(position - first) * q_width + head * dim..][..dim];
+                    let start = (position - first) * out_width + head * value_dim;
+                    let out = &mut self.out[start..][..value_dim];
                     for (out, &sum) in out.iter_mut().zip(mixed) {
                         *out = sum * inverse;
                     }
