@@ -38,8 +38,11 @@ pub enum Error {
         /// The value.
         found: String,
     },
-    /// Fewer experts would be left than each token is routed to.
-    #[error("{budget} would leave {left} of {experts} experts, but the model routes each token to {top_k}")]
+    /// Fewer experts would be left than the router chooses from.
+    #[error(
+        "{budget} would leave {left} of {experts} experts, but the model {}",
+        needs(*floor, *groups)
+    )]
     TooFewExperts {
         /// What was asked for.
         budget: ExpertBudget,
@@ -47,8 +50,10 @@ pub enum Error {
         left: usize,
         /// Experts of that layer.
         experts: usize,
-        /// Experts each token is routed to.
-        top_k: usize,
+        /// Experts that its router needs.
+        floor: usize,
+        /// Groups that its router chooses among; 1 if there are none.
+        groups: usize,
     },
     /// More experts are to stay than there are.
     #[error("{budget} asks for more than the {experts} experts there are in layer {layer}")]
@@ -60,13 +65,15 @@ pub enum Error {
         /// Experts of that layer.
         experts: usize,
     },
-    /// The fraction is so small that nothing would go.
+    /// So little is to go that it rounds to nothing.
     #[error("{budget} would remove none of {experts} experts")]
     NoExpertRemoved {
         /// What was asked for.
         budget: ExpertBudget,
         /// Experts of the largest layer.
         experts: usize,
+        /// Groups that its router chooses among; 1 if there are none.
+        groups: usize,
     },
     /// No layer would be left.
     #[error("{budget} would leave 0 of {layers} layers")]
@@ -271,21 +278,29 @@ impl Error {
                 std::io::ErrorKind::PermissionDenied => "ports below 1024 need privileges; try --port 1234".to_owned(),
                 _ => "--host takes an address of this machine: 127.0.0.1, or 0.0.0.0 for every network".to_owned(),
             },
-            Self::TooFewExperts { experts, top_k, .. } if top_k >= experts => {
+            Self::TooFewExperts { experts, floor, groups: 1, .. } if floor >= experts => {
                 "every token is routed to every expert of this model, so none can be removed".to_owned()
             }
-            Self::TooFewExperts { budget: ExpertBudget::Keep(_), top_k, .. } => {
-                format!("keep at least {top_k}")
+            Self::TooFewExperts { experts, floor, .. } if floor >= experts => {
+                "the groups of this model are as small as they can be, so no expert can be removed".to_owned()
             }
-            Self::TooFewExperts { experts, top_k, .. } => {
-                let most = exact_fraction(experts - top_k, *experts);
+            Self::TooFewExperts { budget: ExpertBudget::Keep(_), floor, groups: 1, .. } => {
+                format!("keep at least {floor}")
+            }
+            Self::TooFewExperts { budget: ExpertBudget::Keep(_), experts, floor, groups, .. } => {
+                format!("keep at least {floor} of {experts}: {groups} groups of {}", floor / groups)
+            }
+            Self::TooFewExperts { experts, floor, .. } => {
+                let most = exact_fraction(experts - floor, *experts);
                 let instead = if most > 0.5 { "; try 0.5" } else { "" };
-                format!("the most this model can lose is {most} ({top_k} experts stay){instead}")
+                format!("the most this model can lose is {most} ({floor} experts stay){instead}")
             }
             Self::TooManyExperts { experts, .. } => format!("keep at most {experts}"),
-            Self::NoExpertRemoved { experts: 0, .. } => return None,
-            Self::NoExpertRemoved { experts, .. } => {
-                format!("the least that removes an expert is {}", exact_fraction(1, *experts))
+            Self::NoExpertRemoved { budget: ExpertBudget::Keep(_), experts, groups } => {
+                format!("each of {groups} groups keeps equally many: keep at most {}", experts - groups)
+            }
+            Self::NoExpertRemoved { experts, groups, .. } => {
+                format!("the least that removes an expert is {}", exact_fraction(*groups, *experts))
             }
             Self::TooFewLayers { layers, .. } => {
                 format!("the most this model can lose is {}", layers.saturating_sub(1))
@@ -318,6 +333,14 @@ impl Error {
     }
 }
 
+/// What a router needs, after "the model".
+fn needs(floor: usize, groups: usize) -> String {
+    match groups {
+        1 => format!("routes each token to {floor}"),
+        _ => format!("needs {} in each of {groups} groups", floor / groups),
+    }
+}
+
 /// The smallest fraction of four decimals that is at least `part / whole`. It
 /// rounds up, so that taking it of `whole` and rounding down gives `part`.
 fn exact_fraction(part: usize, whole: usize) -> f64 {
@@ -341,12 +364,13 @@ fn short(fingerprint: &str, other: &str) -> String {
 mod tests {
     use super::*;
 
-    fn too_few(fraction: f64, left: usize, experts: usize, top_k: usize) -> Error {
+    fn too_few(fraction: f64, left: usize, experts: usize, floor: usize) -> Error {
         Error::TooFewExperts {
             budget: ExpertBudget::Fraction(fraction),
             left,
             experts,
-            top_k,
+            floor,
+            groups: 1,
         }
     }
 
@@ -374,15 +398,17 @@ mod tests {
 
     #[test]
     fn the_most_that_can_go_is_accepted_when_typed_back() {
-        for experts in 1..300 {
-            for removed in 0..experts {
-                let fraction = exact_fraction(removed, experts);
-                let kept = ExpertBudget::Fraction(fraction).kept(experts);
-                assert_eq!(
-                    kept,
-                    experts - removed,
-                    "{removed} of {experts}: {fraction}"
-                );
+        for groups in [1, 3, 8] {
+            for experts in (groups..300).step_by(groups) {
+                for removed in (0..experts).step_by(groups) {
+                    let fraction = exact_fraction(removed, experts);
+                    let kept = ExpertBudget::Fraction(fraction).kept(experts, groups);
+                    assert_eq!(
+                        kept,
+                        experts - removed,
+                        "{removed} of {experts}: {fraction}"
+                    );
+                }
             }
         }
     }

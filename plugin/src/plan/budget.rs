@@ -13,6 +13,9 @@ const ROUNDING: f64 = 1e-9;
 
 /// How many experts a layer loses or keeps. Displays as the flag that asks for
 /// it.
+///
+/// Where a router chooses among groups of experts, what stays is rounded up to
+/// equally many of each group: never does more go than was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ExpertBudget {
@@ -38,56 +41,73 @@ impl ExpertBudget {
         }
     }
 
-    /// Experts of `experts` that stay. [`Keep`](Self::Keep) may exceed them.
-    pub fn kept(self, experts: usize) -> usize {
-        match self {
+    /// Experts that stay of `experts` in `groups`, a multiple of `groups`.
+    /// [`Keep`](Self::Keep) may exceed them.
+    pub fn kept(self, experts: usize, groups: usize) -> usize {
+        let kept = match self {
             Self::Fraction(fraction) => experts - floor_of(fraction, experts),
             Self::Keep(kept) => kept,
-        }
+        };
+        kept.div_ceil(groups).saturating_mul(groups)
     }
 
-    /// Experts that stay in each layer: `[L]` → `[L]`, 0 for dense layers.
+    /// Experts that stay in each layer: `[L]`, 0 for dense layers.
     ///
     /// # Errors
     /// [`Error::Option`], [`Error::TooManyExperts`], or
-    /// [`Error::NoExpertRemoved`] if a fraction above 0 rounds down to nothing
-    /// in every layer.
-    pub(super) fn per_layer(self, experts: &[usize]) -> Result<Vec<usize>> {
+    /// [`Error::NoExpertRemoved`] if experts were to go but what stays rounds
+    /// up to all of them in every layer.
+    pub(super) fn per_layer(self, topology: &Topology) -> Result<Vec<usize>> {
         self.check()?;
+        let experts = topology.experts();
         let mut kept = vec![0; experts.len()];
-        for (layer, &experts) in experts.iter().enumerate().filter(|(_, &n)| n > 0) {
-            kept[layer] = self.kept(experts);
-            if kept[layer] > experts {
+        for (layer, kept) in kept.iter_mut().enumerate() {
+            let Some(moe) = topology.moe(layer) else {
+                continue;
+            };
+            *kept = self.kept(moe.experts, moe.router.group_count());
+            if *kept > moe.experts {
                 return Err(Error::TooManyExperts {
                     budget: self,
                     layer,
-                    experts,
+                    experts: moe.experts,
                 });
             }
         }
-        match self {
-            Self::Fraction(fraction) if fraction > 0.0 && kept == experts => {
-                let experts = experts.iter().copied().max().unwrap_or(0);
-                Err(Error::NoExpertRemoved {
-                    budget: self,
-                    experts,
-                })
-            }
+        let largest = (0..topology.layers())
+            .filter_map(|layer| topology.moe(layer))
+            .max_by_key(|moe| moe.experts);
+        match (largest, kept == experts) {
+            (Some(largest), true) if self.removes(largest.experts) => Err(Error::NoExpertRemoved {
+                budget: self,
+                experts: largest.experts,
+                groups: largest.router.group_count(),
+            }),
             _ => Ok(kept),
         }
     }
 
-    /// Fails if `left` experts are fewer than the router of `layer` picks.
+    /// Whether any of `experts` are asked to go.
+    fn removes(self, experts: usize) -> bool {
+        match self {
+            Self::Fraction(fraction) => fraction > 0.0,
+            Self::Keep(kept) => kept < experts,
+        }
+    }
+
+    /// Fails if `left` experts are fewer than the router of `layer` chooses
+    /// from.
     ///
     /// # Errors
     /// [`Error::TooFewExperts`]
-    pub(super) fn leaves_top_k(self, topology: &Topology, layer: usize, left: usize) -> Result<()> {
+    pub(super) fn leaves_floor(self, topology: &Topology, layer: usize, left: usize) -> Result<()> {
         match topology.moe(layer) {
-            Some(moe) if left < moe.router.top_k => Err(Error::TooFewExperts {
+            Some(moe) if left < moe.router.floor() => Err(Error::TooFewExperts {
                 budget: self,
                 left,
                 experts: moe.experts,
-                top_k: moe.router.top_k,
+                floor: moe.router.floor(),
+                groups: moe.router.group_count(),
             }),
             _ => Ok(()),
         }
@@ -219,12 +239,26 @@ mod tests {
             (0.1, 4, 4),
         ] {
             assert_eq!(
-                ExpertBudget::Fraction(fraction).kept(experts),
+                ExpertBudget::Fraction(fraction).kept(experts, 1),
                 kept,
                 "{fraction} of {experts}"
             );
         }
         assert_eq!(LayerBudget::Fraction(0.1).of(48).unwrap(), 4);
+    }
+
+    #[test]
+    fn groups_round_towards_keeping() {
+        for (budget, kept) in [
+            (ExpertBudget::Fraction(0.5), 128),
+            (ExpertBudget::Fraction(0.51), 128),
+            (ExpertBudget::Fraction(0.01), 256),
+            (ExpertBudget::Keep(121), 128),
+            (ExpertBudget::Keep(120), 120),
+            (ExpertBudget::Keep(0), 0),
+        ] {
+            assert_eq!(budget.kept(256, 8), kept, "{budget}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn decide(
     let dropped = dropped(stats, topology, options, weights)?;
     let scores = scores(stats, topology, options, weights)?;
     let mut kept = match options.experts {
-        Some(budget) => budget.per_layer(&topology.experts())?,
+        Some(budget) => budget.per_layer(topology)?,
         None => topology.experts(),
     };
     // The allocator sees the layers whose experts it decides about.
@@ -88,14 +88,17 @@ fn decide(
     for (&layer, count) in staying.iter().zip(allocated) {
         kept[layer] = count;
         if let Some(budget) = options.experts {
-            budget.leaves_top_k(topology, layer, count)?;
+            budget.leaves_floor(topology, layer, count)?;
         }
     }
     Ok(scores
         .into_iter()
         .enumerate()
         .map(|(layer, scores)| {
-            let (kept, removed) = saliency::select(&scores, kept[layer]);
+            let groups = topology
+                .moe(layer)
+                .map_or(1, |moe| moe.router.group_count());
+            let (kept, removed) = saliency::select_in_groups(&scores, kept[layer], groups);
             LayerPlan {
                 layer,
                 dropped: dropped[layer],
@@ -168,10 +171,10 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     let Some(budget) = options.experts else {
         return Ok(());
     };
-    let kept = budget.per_layer(&topology.experts())?;
+    let kept = budget.per_layer(topology)?;
     // Layers that are dropped meet no floor, but which they are is not known
     // yet; every layer of the families at hand has the same floor.
-    (0..topology.layers()).try_for_each(|layer| budget.leaves_top_k(topology, layer, kept[layer]))
+    (0..topology.layers()).try_for_each(|layer| budget.leaves_floor(topology, layer, kept[layer]))
 }
 
 /// One weight per domain of the statistics, with those of `options` in place.

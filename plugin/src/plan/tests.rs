@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use router_stats::family::{GroupScore, Groups, MlpSpec};
 use router_stats::stats::Stats;
 
 use super::fixture::{self, Fixture, Stored};
@@ -238,6 +239,112 @@ fn unknown_names_are_refused() {
         },
     ] {
         assert!(matches!(refusal(&bad), Error::Unknown { .. }));
+    }
+}
+
+/// The fixture with the experts of every layer in `groups`.
+fn grouped(groups: Groups) -> Fixture {
+    let mut fixture = fixture::model(Stored::PerExpert);
+    for mlp in &mut fixture.topology.mlps {
+        if let MlpSpec::Moe(moe) = mlp {
+            moe.router.groups = Some(groups);
+        }
+    }
+    fixture
+}
+
+#[test]
+fn every_group_keeps_equally_many() {
+    let fixture = grouped(Groups {
+        count: 3,
+        chosen: 2,
+        score: GroupScore::Best,
+    });
+    let identity = try_plan(&fixture, &PlanOptions::default()).unwrap();
+    assert!(identity.keep().is_identity(&fixture.topology));
+    // One expert of each pair; 2 and 0.6 round up to the three it takes.
+    for budget in [
+        ExpertBudget::Fraction(0.5),
+        ExpertBudget::Fraction(0.6),
+        ExpertBudget::Keep(2),
+        ExpertBudget::Keep(3),
+    ] {
+        check(&options(budget), &fixture.topology).unwrap();
+        let valid = try_plan(&fixture, &options(budget)).unwrap();
+        let kept = &valid.keep().experts;
+        assert_eq!(*kept, [vec![1, 2, 4], vec![], vec![0, 3, 4], vec![0, 2, 4]]);
+    }
+    let mut uneven = identity.plan().clone();
+    uneven.layers[0].kept = vec![0, 1, 2];
+    uneven.layers[0].removed = vec![3, 4, 5];
+    let (checkpoint, family) = (&fixture.checkpoint, fixture.family);
+    let error = ValidPlan::new(uneven, checkpoint, family, &fixture.topology).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "this plan: kept experts of layer 0 in group 0 of 3: \
+         expected 1 (equally many of each group), found 2"
+    );
+}
+
+#[test]
+fn budgets_that_groups_cannot_meet_are_explained_before_there_are_statistics() {
+    let three = |score| Groups {
+        count: 3,
+        chosen: 2,
+        score,
+    };
+    let two_of_three = Groups {
+        count: 2,
+        chosen: 1,
+        score: GroupScore::BestTwo,
+    };
+    for (groups, budget, message, hint) in [
+        (
+            two_of_three,
+            ExpertBudget::Keep(1),
+            "--keep-experts 1 would leave 2 of 6 experts, but the model needs 2 in each of 2 groups",
+            "keep at least 4 of 6: 2 groups of 2",
+        ),
+        (
+            two_of_three,
+            ExpertBudget::Fraction(0.7),
+            "--prune-experts 0.7 would leave 2 of 6 experts, but the model needs 2 in each of 2 groups",
+            "the most this model can lose is 0.3334 (4 experts stay)",
+        ),
+        (
+            three(GroupScore::BestTwo),
+            ExpertBudget::Fraction(0.5),
+            "--prune-experts 0.5 would leave 3 of 6 experts, but the model needs 2 in each of 3 groups",
+            "the groups of this model are as small as they can be, so no expert can be removed",
+        ),
+        (
+            three(GroupScore::Best),
+            ExpertBudget::Fraction(0.4),
+            "--prune-experts 0.4 would remove none of 6 experts",
+            "the least that removes an expert is 0.5",
+        ),
+        (
+            three(GroupScore::Best),
+            ExpertBudget::Keep(5),
+            "--keep-experts 5 would remove none of 6 experts",
+            "each of 3 groups keeps equally many: keep at most 3",
+        ),
+        (
+            three(GroupScore::Best),
+            ExpertBudget::Keep(7),
+            "--keep-experts 7 asks for more than the 6 experts there are in layer 0",
+            "keep at most 6",
+        ),
+    ] {
+        let fixture = grouped(groups);
+        let asked = options(budget);
+        let early = check(&asked, &fixture.topology).unwrap_err();
+        let late = try_plan(&fixture, &asked).unwrap_err();
+        for error in [early, late] {
+            assert_eq!(error.to_string(), message);
+            assert_eq!(error.hint().unwrap(), hint);
+            assert!(error.is_usage());
+        }
     }
 }
 

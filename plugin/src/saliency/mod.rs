@@ -17,6 +17,8 @@ mod man;
 mod msan;
 mod random;
 mod reap;
+#[cfg(test)]
+mod routers;
 mod soft_gate;
 
 use router_stats::stats::LayerStats;
@@ -75,6 +77,20 @@ pub fn select(scores: &[f64], kept: usize) -> (Vec<usize>, Vec<usize>) {
     ranked.sort_unstable();
     removed.sort_unstable();
     (ranked, removed)
+}
+
+/// Splits the experts 0..E into the `kept` with the highest scores of their
+/// groups and the rest, both ascending: equally many of each of `groups`
+/// consecutive groups, rounded down. `groups` divides E.
+pub fn select_in_groups(scores: &[f64], kept: usize, groups: usize) -> (Vec<usize>, Vec<usize>) {
+    let size = (scores.len() / groups).max(1);
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    for (group, scores) in scores.chunks(size).enumerate() {
+        let (best, rest) = select(scores, kept / groups);
+        stay.extend(best.into_iter().map(|expert| group * size + expert));
+        go.extend(rest.into_iter().map(|expert| group * size + expert));
+    }
+    (stay, go)
 }
 
 /// Sums divided by counts, element by element. An expert that no token was
@@ -146,6 +162,21 @@ mod tests {
         assert_eq!(select(&[1.0, 2.0, 1.0, 1.0], 2), (vec![0, 1], vec![2, 3]));
         assert_eq!(select(&[-0.0, 0.0, 0.0], 1), (vec![0], vec![1, 2]));
         assert_eq!(select(&[3.0, 1.0], 9), (vec![0, 1], vec![]));
+    }
+
+    #[test]
+    fn every_group_keeps_its_best() {
+        let scores = [9.0, 8.0, 7.0, 1.0, 3.0, 3.0];
+        assert_eq!(
+            select_in_groups(&scores, 4, 2),
+            (vec![0, 1, 4, 5], vec![2, 3])
+        );
+        assert_eq!(
+            select_in_groups(&scores, 2, 2),
+            (vec![0, 4], vec![1, 2, 3, 5])
+        );
+        assert_eq!(select_in_groups(&scores, 4, 1), select(&scores, 4));
+        assert_eq!(select_in_groups(&[], 0, 1), (vec![], vec![]));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What stays of a model.
 
-use crate::family::Topology;
+use crate::family::{MoeSpec, Topology};
 use crate::{Error, Result};
 
 /// The layers and experts that stay, by their original indices.
@@ -60,8 +60,9 @@ impl Keep {
     ///
     /// # Errors
     /// [`Error::Structure`] if indices are out of range or out of order, no
-    /// layer or no MoE layer would be left, or a layer would keep fewer experts than each token is
-    /// routed to.
+    /// layer or no MoE layer would be left, a layer would keep fewer experts
+    /// than its router chooses from, or its groups would keep different
+    /// numbers of them.
     pub fn check(&self, topology: &Topology) -> Result<()> {
         ascending_below("kept layers", &self.layers, topology.layers())?;
         if !self
@@ -92,21 +93,37 @@ impl Keep {
                 }
                 Some(moe) => {
                     ascending_below(&what, kept, moe.experts)?;
-                    if kept.len() < moe.router.top_k {
-                        return Err(structure(
-                            &what,
-                            &format!(
-                                "at least {} (the model routes each token to so many)",
-                                moe.router.top_k
-                            ),
-                            &kept.len().to_string(),
-                        ));
-                    }
+                    routable(&what, kept, moe)?;
                 }
             }
         }
         Ok(())
     }
+}
+
+/// Fails unless the router of a layer can choose among the experts it keeps:
+/// as many as it needs, and equally many of each of its groups.
+fn routable(what: &str, kept: &[usize], moe: &MoeSpec) -> Result<()> {
+    let rule = &moe.router;
+    if kept.len() < rule.floor() {
+        let expected = format!("at least {} ({})", rule.floor(), rule.floor_reason());
+        return Err(structure(what, &expected, &kept.len().to_string()));
+    }
+    let groups = rule.group_count();
+    if !kept.len().is_multiple_of(groups) {
+        let expected = format!("a multiple of {groups} (equally many of each group)");
+        return Err(structure(what, &expected, &kept.len().to_string()));
+    }
+    let each = kept.len() / groups;
+    for (group, range) in rule.group_ranges(moe.experts).enumerate() {
+        let found = kept.iter().filter(|expert| range.contains(expert)).count();
+        if found != each {
+            let what = format!("{what} in group {group} of {groups}");
+            let expected = format!("{each} (equally many of each group)");
+            return Err(structure(&what, &expected, &found.to_string()));
+        }
+    }
+    Ok(())
 }
 
 fn ascending_below(what: &str, indices: &[usize], bound: usize) -> Result<()> {
@@ -139,7 +156,8 @@ fn structure(what: &str, expected: &str, found: &str) -> Error {
 mod tests {
     use super::*;
     use crate::family::{
-        AttentionSpec, GroupedQuery, MlpSpec, MoeSpec, NormSpec, RotarySpec, RouterRule,
+        AttentionSpec, GroupScore, GroupedQuery, Groups, MlpSpec, MoeSpec, NormSpec, RotarySpec,
+        RouterRule,
     };
 
     /// Three layers: 4 experts top-2, dense, 4 experts top-2.
@@ -214,6 +232,46 @@ mod tests {
             experts: vec![vec![0, 1]],
         };
         assert!(short.check(&topology()).is_err());
+    }
+
+    #[test]
+    fn groups_keep_equally_many_and_enough() {
+        let mut topology = topology();
+        for mlp in &mut topology.mlps {
+            if let MlpSpec::Moe(moe) = mlp {
+                moe.experts = 9;
+                moe.router.groups = Some(Groups {
+                    count: 3,
+                    chosen: 2,
+                    score: GroupScore::BestTwo,
+                });
+            }
+        }
+        Keep::all(&topology).check(&topology).unwrap();
+        let message = |kept: &[usize]| {
+            let mut keep = Keep::all(&topology);
+            keep.experts[2] = kept.to_vec();
+            keep.check(&topology).map_err(|error| error.to_string())
+        };
+        message(&[0, 2, 3, 4, 7, 8]).unwrap();
+        for (kept, named) in [
+            (
+                &[0, 1, 3, 4, 6][..],
+                "kept experts of layer 2: expected at least 6 (2 in each of 3 groups: \
+                 a group is chosen by its two best), found 5",
+            ),
+            (
+                &[0, 1, 2, 3, 4, 5, 6],
+                "kept experts of layer 2: expected a multiple of 3 (equally many of each group), found 7",
+            ),
+            (
+                &[0, 1, 3, 4, 5, 6],
+                "kept experts of layer 2 in group 1 of 3: expected 2 (equally many of each group), found 3",
+            ),
+        ] {
+            let text = message(kept).unwrap_err();
+            assert!(text.contains(named), "{text}");
+        }
     }
 
     #[test]

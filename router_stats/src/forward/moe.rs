@@ -57,6 +57,7 @@ impl<'a> Mlp<'a> {
                 };
                 Ok(Self::Moe(Moe {
                     router: load(names.router, &[spec.experts, hidden])?,
+                    bias: correction_bias(checkpoint, names, layer, spec)?,
                     shared,
                     experts: ExpertReader::open(checkpoint, names, layer, spec, hidden)?,
                     spec: spec.clone(),
@@ -65,6 +66,23 @@ impl<'a> Mlp<'a> {
             }
         }
     }
+}
+
+/// What a router adds to its scores for the choice of experts: [E], if its
+/// rule has it.
+fn correction_bias(
+    checkpoint: &Checkpoint,
+    names: &Names,
+    layer: usize,
+    spec: &MoeSpec,
+) -> Result<Option<Vec<f32>>> {
+    let name = names.router_bias.filter(|_| spec.router.correction_bias);
+    let load = |name| {
+        let name = names.in_block(layer, name);
+        let bias = weights::load(checkpoint, &name, &[spec.experts], &Device::Cpu)?;
+        Ok(bias.to_vec1()?)
+    };
+    name.map(load).transpose()
 }
 
 /// down(silu(gate(x)) ∘ up(x)).
@@ -108,6 +126,8 @@ impl Shared {
 pub(super) struct Moe<'a> {
     /// [E, H]
     router: Tensor,
+    /// [E], see [`route`].
+    bias: Option<Vec<f32>>,
     shared: Option<Shared>,
     experts: ExpertReader<'a>,
     spec: MoeSpec,
@@ -131,7 +151,13 @@ impl Moe<'_> {
             .matmul(&self.router.t()?)?
             .flatten_all()?
             .to_vec1::<f32>()?;
-        let routes = route(&self.spec.router, self.spec.experts, logits, keep);
+        let routes = route(
+            &self.spec.router,
+            self.spec.experts,
+            logits,
+            self.bias.as_deref(),
+            keep,
+        );
         emit(&Event::Routing { routes: &routes })?;
         let mut sum = match &self.shared {
             None => residual.copy()?,

@@ -1,21 +1,30 @@
 //! From router logits to experts and the gate values that are really applied.
+//!
+//! Owns what a [`RouterRule`] means. It does not own which rule a model has
+//! (its family does) nor where logits and bias come from.
+
+mod choice;
+mod scores;
+mod sparse_mixer;
+#[cfg(test)]
+mod tests;
 
 use rayon::prelude::*;
 
-use super::simd;
-use crate::family::{RouterRule, Scoring};
+use crate::family::{GroupScore, RouterRule, Scoring};
 
 /// Where every row of a batch is routed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Routes {
     /// Experts per row, k.
     pub top_k: usize,
-    /// Chosen experts, best first: N × k.
+    /// Chosen experts, by falling gate value: N × k. Where that ties, the one
+    /// chosen first is first.
     pub experts: Vec<u32>,
     /// Gate value of each: N × k.
     pub gates: Vec<f32>,
-    /// Scores of all experts before the choice, softmax(z) for softmax
-    /// routers: N × E. Masked experts have 0.
+    /// Scores of all experts before the choice, without bias: σ(z) for sigmoid
+    /// routers, softmax(z) for others: N × E. Masked experts have 0.
     pub scores: Vec<f32>,
     /// Row of each assignment, grouped by expert and ascending inside it.
     by_expert_rows: Vec<u32>,
@@ -41,15 +50,27 @@ impl Routes {
     }
 }
 
-/// Routes every row of `logits` (N × E, row-major).
+/// Routes every row of `logits` (N × E, row-major) by `rule`.
 ///
-/// The k experts with the largest logits are chosen; of equal ones, the lower
-/// index. Experts that `keep` marks false take part with a logit of −∞, as if
-/// the router had no row for them.
+/// * [`Softmax`](Scoring::Softmax): p = softmax(z); experts are chosen by
+///   p + `bias`, and have the gate values p.
+/// * [`Sigmoid`](Scoring::Sigmoid): the same with p = σ(z) (DeepSeek-V3, arXiv
+///   2412.19437, equations 12 to 16).
+/// * [`SparseMixer`](Scoring::SparseMixer): see the module of that name.
+///
+/// A rule with groups first chooses groups and then experts inside them. Of
+/// equal experts or groups the one with the lower index is chosen. Gate values
+/// are divided by their sum if the rule says so, and multiplied by its scale at
+/// last.
+///
+/// `bias` is `[E]`, for rules with a correction bias. Experts that `keep`
+/// (`[E]`) marks false are never chosen, as if the router had no row for them;
+/// the others must fill top-k.
 pub fn route(
     rule: &RouterRule,
     experts: usize,
     mut logits: Vec<f32>,
+    bias: Option<&[f32]>,
     keep: Option<&[bool]>,
 ) -> Routes {
     let k = rule.top_k;
@@ -61,65 +82,110 @@ pub fn route(
         .zip(chosen.par_chunks_mut(k))
         .zip(gates.par_chunks_mut(k))
         .with_min_len(64)
-        .for_each(|((logits, chosen), gates)| {
+        .for_each_init(Vec::new, |choice, ((logits, chosen), gates)| {
             if let Some(keep) = keep {
-                for (logit, &keep) in logits.iter_mut().zip(keep) {
-                    if !keep {
-                        *logit = f32::NEG_INFINITY;
+                mask(logits, keep);
+            }
+            match rule.scoring {
+                Scoring::SparseMixer { jitter } => {
+                    choice.clear();
+                    choice.extend_from_slice(logits);
+                    sparse_mixer::choose(choice, jitter, chosen, gates);
+                    scores::softmax(logits);
+                }
+                Scoring::Softmax | Scoring::Sigmoid => {
+                    choose(rule, logits, bias, keep, choice, chosen);
+                    for (gate, &expert) in gates.iter_mut().zip(chosen.iter()) {
+                        *gate = logits[expert as usize];
                     }
                 }
             }
-            largest(logits, chosen);
-            match rule.scoring {
-                Scoring::Softmax => simd::dispatch(
-                    #[inline(always)]
-                    || softmax(logits),
-                ),
-                Scoring::Sigmoid | Scoring::SparseMixer { .. } => unreachable!(),
-            }
-            for (gate, &expert) in gates.iter_mut().zip(chosen.iter()) {
-                *gate = logits[expert as usize];
-            }
-            if rule.renormalize {
-                let sum: f32 = gates.iter().sum();
-                gates.iter_mut().for_each(|gate| *gate /= sum);
-            }
+            finish(rule, gates);
+            fall(chosen, gates);
         });
     group_by_expert(k, experts, chosen, gates, logits)
 }
 
-/// Indices of the `chosen.len()` largest values, largest first.
-fn largest(values: &[f32], chosen: &mut [u32]) {
-    let mut found = 0;
-    for (index, &value) in values.iter().enumerate() {
-        let better = |&other: &u32| values[other as usize] >= value;
-        let place = chosen[..found]
-            .iter()
-            .take_while(|other| better(other))
-            .count();
-        if place == chosen.len() {
-            continue;
+/// Fills `chosen` and turns `logits` into scores. `choice` is scratch.
+fn choose(
+    rule: &RouterRule,
+    logits: &mut [f32],
+    bias: Option<&[f32]>,
+    keep: Option<&[bool]>,
+    choice: &mut Vec<f32>,
+    chosen: &mut [u32],
+) {
+    // A softmax keeps the order of logits, so these choose alike, and without
+    // a copy; a sum of two scores is another matter.
+    let by_logits = rule.scoring == Scoring::Softmax
+        && bias.is_none()
+        && rule
+            .groups
+            .is_none_or(|groups| groups.score == GroupScore::Best);
+    if by_logits && rule.groups.is_none() {
+        choice::largest(logits, chosen);
+        return scores::softmax(logits);
+    }
+    if !by_logits {
+        scores::score(rule.scoring, logits);
+    }
+    choice.clear();
+    choice.extend_from_slice(logits);
+    if let Some(bias) = bias {
+        for (choice, &bias) in choice.iter_mut().zip(bias) {
+            *choice += bias;
         }
-        found = (found + 1).min(chosen.len());
-        chosen[place..found].rotate_right(1);
-        chosen[place] = index as u32;
+    }
+    // A masked expert has a score of 0 here, and its bias.
+    if let Some(keep) = keep {
+        mask(choice, keep);
+    }
+    if let Some(groups) = rule.groups {
+        choice::limit_to_groups(choice, &groups);
+    }
+    choice::largest(choice, chosen);
+    if by_logits {
+        scores::softmax(logits);
     }
 }
 
-/// softmax in place, f32, the maximum subtracted first; 0 for −∞.
-#[inline(always)]
-fn softmax(logits: &mut [f32]) {
-    let max = simd::max(logits);
-    for logit in logits.iter_mut() {
-        let weight = simd::exp(*logit - max);
-        *logit = if *logit == f32::NEG_INFINITY {
-            0.0
-        } else {
-            weight
-        };
+/// Sets what `keep` marks false to −∞.
+fn mask(values: &mut [f32], keep: &[bool]) {
+    for (value, &keep) in values.iter_mut().zip(keep) {
+        if !keep {
+            *value = f32::NEG_INFINITY;
+        }
     }
-    let sum: f32 = logits.iter().sum();
-    logits.iter_mut().for_each(|p| *p /= sum);
+}
+
+/// From the scores of the chosen experts to their gate values.
+fn finish(rule: &RouterRule, gates: &mut [f32]) {
+    /// Sigmoids may all be 0; this is what DeepSeek-V3 adds to their sum.
+    const SIGMOID_EPS: f32 = 1e-20;
+    if rule.renormalize {
+        let sum: f32 = gates.iter().sum();
+        let sum = match rule.scoring {
+            Scoring::Sigmoid => sum + SIGMOID_EPS,
+            Scoring::Softmax | Scoring::SparseMixer { .. } => sum,
+        };
+        gates.iter_mut().for_each(|gate| *gate /= sum);
+    }
+    if rule.scale != 1.0 {
+        let scale = rule.scale as f32;
+        gates.iter_mut().for_each(|gate| *gate *= scale);
+    }
+}
+
+/// Orders one row by falling gate value; equal ones stay in order.
+fn fall(chosen: &mut [u32], gates: &mut [f32]) {
+    for sorted in 1..gates.len() {
+        let mut place = sorted;
+        while place > 0 && gates[place - 1] < gates[place] {
+            gates.swap(place - 1, place);
+            chosen.swap(place - 1, place);
+            place -= 1;
+        }
+    }
 }
 
 /// Counting sort of the assignments by expert.
@@ -154,67 +220,5 @@ fn group_by_expert(
         by_expert_rows,
         by_expert_gates,
         starts,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn rule(top_k: usize, renormalize: bool) -> RouterRule {
-        RouterRule::softmax(top_k, renormalize)
-    }
-
-    #[test]
-    fn gates_are_the_softmax_of_the_chosen_and_renormalise() {
-        let logits = vec![1.0, 3.0, 2.0, 0.0];
-        let exp: Vec<f64> = logits.iter().map(|&z: &f32| f64::from(z).exp()).collect();
-        let total: f64 = exp.iter().sum();
-        let plain = route(&rule(2, false), 4, logits.clone(), None);
-        assert_eq!(plain.experts, [1, 2]);
-        assert!((f64::from(plain.gates[0]) - exp[1] / total).abs() < 1e-6);
-        assert!((f64::from(plain.gates[1]) - exp[2] / total).abs() < 1e-6);
-        let renormalised = route(&rule(2, true), 4, logits, None);
-        assert!((f64::from(renormalised.gates[0]) - exp[1] / (exp[1] + exp[2])).abs() < 1e-6);
-    }
-
-    #[test]
-    fn masked_experts_are_as_good_as_absent() {
-        let full = route(
-            &rule(2, false),
-            4,
-            vec![1.0, 3.0, 2.0, 0.0],
-            Some(&[true, false, true, true]),
-        );
-        let sliced = route(&rule(2, false), 3, vec![1.0, 2.0, 0.0], None);
-        assert_eq!(full.experts, [2, 0]);
-        assert_eq!(full.gates, sliced.gates);
-        assert_eq!(full.scores[1], 0.0);
-    }
-
-    #[test]
-    fn ties_go_to_the_lower_index() {
-        let routes = route(&rule(2, true), 4, vec![5.0, 7.0, 7.0, 7.0], None);
-        assert_eq!(routes.experts, [1, 2]);
-    }
-
-    #[test]
-    fn assignments_are_grouped_by_expert_with_their_gates() {
-        let logits = vec![9.0, 8.0, 0.0, 0.0, 9.0, 8.0, 8.0, 0.0, 9.0];
-        let routes = route(&rule(2, true), 3, logits, None);
-        let mut seen = 0;
-        for expert in 0..3 {
-            let (rows, gates) = routes.assigned(expert);
-            assert!(rows.windows(2).all(|pair| pair[0] < pair[1]));
-            for (&row, &gate) in rows.iter().zip(gates) {
-                let row = row as usize;
-                let slot = (0..2)
-                    .find(|slot| routes.experts[row * 2 + slot] == expert as u32)
-                    .unwrap();
-                assert_eq!(gate, routes.gates[row * 2 + slot]);
-                seen += 1;
-            }
-        }
-        assert_eq!(seen, 6);
     }
 }

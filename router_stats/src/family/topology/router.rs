@@ -55,6 +55,16 @@ pub enum GroupScore {
     BestTwo,
 }
 
+impl GroupScore {
+    /// How many scores of a group it takes.
+    fn values(self) -> usize {
+        match self {
+            Self::Best => 1,
+            Self::BestTwo => 2,
+        }
+    }
+}
+
 impl RouterRule {
     /// Softmax over all experts, then the top k.
     pub fn softmax(top_k: usize, renormalize: bool) -> Self {
@@ -75,15 +85,35 @@ impl RouterRule {
 
     /// The fewest experts that the rule can choose from.
     pub fn floor(&self) -> usize {
+        self.group_count() * self.group_floor()
+    }
+
+    /// Why there is that [`floor`](Self::floor), as a clause.
+    pub fn floor_reason(&self) -> String {
+        let Some(groups) = self.groups else {
+            return "the model routes each token to so many".to_owned();
+        };
+        let (each, count) = (self.group_floor(), groups.count);
+        if each > groups.score.values() {
+            let (top_k, chosen) = (self.top_k, groups.chosen);
+            format!("{each} in each of {count} groups: a token takes {top_k} from {chosen} groups")
+        } else {
+            let best = match groups.score {
+                GroupScore::Best => "best",
+                GroupScore::BestTwo => "two best",
+            };
+            format!("{each} in each of {count} groups: a group is chosen by its {best}")
+        }
+    }
+
+    /// The fewest experts that a group needs.
+    fn group_floor(&self) -> usize {
         match self.groups {
             None => self.top_k,
-            Some(groups) => {
-                let scored = match groups.score {
-                    GroupScore::Best => 1,
-                    GroupScore::BestTwo => 2,
-                };
-                groups.count * self.top_k.div_ceil(groups.chosen).max(scored)
-            }
+            Some(groups) => self
+                .top_k
+                .div_ceil(groups.chosen)
+                .max(groups.score.values()),
         }
     }
 
@@ -118,12 +148,21 @@ mod tests {
             score: GroupScore::BestTwo,
         });
         assert_eq!(rule.floor(), 16);
+        assert_eq!(
+            rule.floor_reason(),
+            "2 in each of 8 groups: a group is chosen by its two best"
+        );
+        rule.top_k = 8;
+        assert_eq!(
+            rule.floor_reason(),
+            "3 in each of 8 groups: a token takes 8 from 3 groups"
+        );
     }
 
     #[test]
     fn groups_are_consecutive() {
         let mut rule = RouterRule::softmax(2, false);
-        assert_eq!(rule.group_ranges(6).collect::<Vec<_>>(), [0..6]);
+        assert!(rule.group_ranges(6).eq(std::iter::once(0..6)));
         rule.groups = Some(Groups {
             count: 3,
             chosen: 2,
