@@ -19,16 +19,28 @@ use router_stats::family::Keep;
 use router_stats::forward::Model;
 use router_stats::progress::Silent;
 
-/// Families that have a golden checkpoint.
-pub const FAMILIES: [&str; 2] = ["qwen3_moe", "mixtral"];
+/// Directories under `golden`, one or more for every family.
+pub const CHECKPOINTS: [&str; 11] = [
+    "qwen3_moe",
+    "qwen3_vl_moe",
+    "qwen2_moe",
+    "mixtral",
+    "phimoe",
+    "olmoe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "kimi_k2",
+    "glm4_moe",
+    "glm4_moe_lite",
+];
 
 /// Tokens of a batch where one batch is to hold everything.
 pub const ONE_BATCH: usize = 1 << 20;
 
 /// A golden checkpoint and what Hugging Face transformers computes for it.
 pub struct Golden {
-    /// Name of its family and directory.
-    pub family: &'static str,
+    /// Name of its directory.
+    pub name: &'static str,
     /// Ready to run on the CPU.
     pub model: Model,
     /// `golden.safetensors`, see `tests/golden/README.md`.
@@ -36,18 +48,23 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// The golden checkpoint of every family.
+    /// All golden checkpoints.
     pub fn all() -> impl Iterator<Item = Self> {
-        FAMILIES.into_iter().map(|family| Self {
-            family,
-            model: open(&directory(family)),
-            tensors: tensors(family, "golden"),
-        })
+        CHECKPOINTS.into_iter().map(Self::open)
+    }
+
+    /// The golden checkpoint in the directory `name`.
+    pub fn open(name: &'static str) -> Self {
+        Self {
+            name,
+            model: open(&directory(name)),
+            tensors: tensors(name, "golden"),
+        }
     }
 
     /// Another file of its directory: `stats` is `stats.safetensors`.
     pub fn file(&self, stem: &str) -> HashMap<String, Tensor> {
-        tensors(self.family, stem)
+        tensors(self.name, stem)
     }
 
     /// The golden tokens, sequence i in domain i mod 2.
@@ -66,10 +83,10 @@ impl Golden {
 }
 
 /// The directory of a golden checkpoint.
-pub fn directory(family: &str) -> PathBuf {
+pub fn directory(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("golden")
-        .join(family)
+        .join(name)
 }
 
 /// The directory of the demo model.
@@ -164,7 +181,7 @@ pub fn at_most(limit: f64, difference: f64, what: &str) {
     );
 }
 
-fn tensors(family: &str, stem: &str) -> HashMap<String, Tensor> {
-    let path = directory(family).join(stem).with_extension("safetensors");
+fn tensors(name: &str, stem: &str) -> HashMap<String, Tensor> {
+    let path = directory(name).join(stem).with_extension("safetensors");
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }

@@ -10,8 +10,13 @@ use router_stats::forward::Model;
 use router_stats::progress::Silent;
 use router_stats::stats::Stats;
 
-/// Both ways to store experts.
-pub(crate) const LAYOUTS: [Layout; 2] = [Layout::Hf, Layout::Engine];
+/// The layouts that a model can be written in: the engine's if it is served.
+pub(crate) fn layouts(model: &Model) -> Vec<Layout> {
+    match model.family().serving(model.topology()).layout() {
+        None => vec![Layout::Hf],
+        Some(_) => vec![Layout::Hf, Layout::Engine],
+    }
+}
 
 /// Half of the experts.
 pub(crate) fn half() -> PlanOptions {

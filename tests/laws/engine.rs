@@ -137,7 +137,7 @@ fn the_whole_model_has_the_engine_s_logits() {
         let sequences = golden.sequences();
         let cut = Cut::convert(&golden.model, Layout::Engine);
         let ours = logits(&golden.model, &sequences, None);
-        compare(&cut, &sequences, &ours, golden.family);
+        compare(&cut, &sequences, &ours, golden.name);
     }
 }
 
@@ -149,12 +149,7 @@ fn the_pruned_model_has_the_engine_s_logits() {
         let cut = Cut::new(&golden.model, &plan, Layout::Engine);
         // The original, masked: two laws in one.
         let ours = logits(&golden.model, &sequences, Some(plan.keep()));
-        compare(
-            &cut,
-            &sequences,
-            &ours,
-            &format!("pruned {}", golden.family),
-        );
+        compare(&cut, &sequences, &ours, &format!("pruned {}", golden.name));
     }
 }
 

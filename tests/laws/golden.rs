@@ -2,14 +2,14 @@
 
 use candle_core::{Device, Tensor};
 use prune_tests::{at_most, logits, worst, Golden};
-use router_stats::family::Keep;
+use router_stats::family::{Keep, Part, Role, SCALE_SUFFIX};
 use router_stats::forward::Event;
 
 #[test]
 fn logits_are_those_of_transformers() {
     for golden in Golden::all() {
         let ours = logits(&golden.model, &golden.sequences(), None);
-        let what = format!("{} logits", golden.family);
+        let what = format!("{} logits", golden.name);
         at_most(1e-4, worst(&ours, &golden.tensors["logits_f64"]), &what);
     }
 }
@@ -25,7 +25,7 @@ fn the_residual_stream_is_the_same_at_every_depth() {
         let expected = &golden.tensors["hidden_states"];
         assert_eq!(expected.dim(0).unwrap(), golden.layers() + 1);
         for depth in 0..=golden.layers() {
-            let what = format!("{} hidden states at depth {depth}", golden.family);
+            let what = format!("{} hidden states at depth {depth}", golden.name);
             at_most(1e-4, worst(&hidden, &expected.get(depth).unwrap()), &what);
             if depth < golden.layers() {
                 let block = model.block(depth).unwrap();
@@ -66,11 +66,11 @@ fn routers_choose_the_same_experts_with_the_same_gates() {
             };
             let expected: Vec<i64> = expected.flatten_all().unwrap().to_vec1().unwrap();
             let experts: Vec<i64> = experts.into_iter().map(i64::from).collect();
-            assert_eq!(experts, expected, "{} layer {layer}", golden.family);
+            assert_eq!(experts, expected, "{} layer {layer}", golden.name);
             let count = gates.len();
             let gates = Tensor::from_vec(gates, count, &Device::Cpu).unwrap();
             let difference = worst(&gates, &golden.tensors[&format!("layers.{layer}.gates")]);
-            let what = format!("{} gates of layer {layer}", golden.family);
+            let what = format!("{} gates of layer {layer}", golden.name);
             at_most(1e-5, difference, &what);
             routed += 1;
         }
@@ -99,9 +99,71 @@ fn masked_experts_are_those_transformers_would_not_choose() {
         }
         assert!(!keep.is_identity(golden.model.topology()));
         let ours = logits(&golden.model, &golden.sequences(), Some(&keep));
-        let what = format!("{} masked logits", golden.family);
+        let what = format!("{} masked logits", golden.name);
         at_most(1e-4, worst(&ours, &pruned["logits"]), &what);
         // The mask does something: the whole model is farther away.
         assert!(worst(&ours, &golden.tensors["logits"]) > 1e-2);
+    }
+}
+
+#[test]
+fn long_sequences_turn_at_other_frequencies() {
+    let long = Golden::open("phimoe_long");
+    let ours = logits(&long.model, &long.sequences(), None);
+    at_most(
+        1e-4,
+        worst(&ours, &long.tensors["logits_f64"]),
+        "phimoe_long logits",
+    );
+    let short = Golden::open("phimoe");
+    assert_eq!(short.sequences().tokens, long.sequences().tokens);
+    assert!(worst(&ours, &short.tensors["logits"]) > 1e-2);
+}
+
+#[test]
+fn checkpoints_hold_what_their_structure_says() {
+    for golden in Golden::all() {
+        let (checkpoint, topology) = (golden.model.checkpoint(), golden.model.topology());
+        let names = golden.model.family().names();
+        let stacked = golden.model.family().stacks_experts();
+        let mut expected: Vec<_> = topology
+            .tensors(names)
+            .into_iter()
+            .map(|t| t.name)
+            .collect();
+        for tensor in topology.tensors(names) {
+            match names.role(&tensor.name) {
+                Role::Block {
+                    part: Part::Expert { .. },
+                    ..
+                } if stacked => {}
+                _ => assert_eq!(checkpoint.tensor(&tensor.name).unwrap().shape, tensor.shape),
+            }
+        }
+        expected.sort_unstable();
+        let stored = checkpoint.names().filter(|name| match names.role(name) {
+            Role::Global => !name.starts_with("model.visual."),
+            Role::Block { layer, part } => {
+                let scales = name.ends_with(SCALE_SUFFIX);
+                let whole = matches!(part, Part::StackedGateUp | Part::StackedDown);
+                !topology.predicts(layer) && !scales && !whole
+            }
+        });
+        if stacked {
+            expected.retain(|name| {
+                !matches!(
+                    names.role(name),
+                    Role::Block {
+                        part: Part::Expert { .. },
+                        ..
+                    }
+                )
+            });
+        }
+        assert!(
+            stored.eq(expected.iter().map(String::as_str)),
+            "{}",
+            golden.name
+        );
     }
 }

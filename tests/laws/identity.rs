@@ -2,11 +2,11 @@
 
 use mistralrs_prune::plan::PlanOptions;
 use mistralrs_prune::surgery::Layout;
-use prune_tests::{demo, logits, open, ragged, worst, Golden};
-use router_stats::checkpoint::Checkpoint;
+use prune_tests::{at_most, demo, logits, open, ragged, worst, Golden};
+use router_stats::family::{Projections, Role};
 use router_stats::forward::Model;
 
-use crate::cut::{decide, Cut};
+use crate::cut::{decide, layouts, Cut};
 
 /// The golden checkpoints (f32) and the demo model (bf16, tied head).
 fn models() -> impl Iterator<Item = Model> {
@@ -23,9 +23,16 @@ fn identity(model: &Model, layout: Layout) -> Cut {
     Cut::new(model, &plan, layout)
 }
 
-fn assert_same_tensors(left: &Checkpoint, right: &Checkpoint) {
-    assert!(left.names().eq(right.names()));
-    for tensor in left.tensors() {
+/// Multi-token-prediction blocks, which are not carried over, apart.
+fn assert_same_tensors(original: &Model, other: &Model) {
+    let (left, right) = (original.checkpoint(), other.checkpoint());
+    let names = original.family().names();
+    let carried = |name: &&str| match names.role(name) {
+        Role::Global => true,
+        Role::Block { layer, .. } => !original.topology().predicts(layer),
+    };
+    assert!(left.names().filter(carried).eq(right.names()));
+    for tensor in left.tensors().filter(|tensor| carried(&tensor.name)) {
         let other = right.tensor(tensor.name).unwrap();
         assert_eq!(tensor.dtype, other.dtype, "{}", tensor.name);
         assert_eq!(tensor.shape, other.shape, "{}", tensor.name);
@@ -37,28 +44,41 @@ fn assert_same_tensors(left: &Checkpoint, right: &Checkpoint) {
 fn the_hf_layout_of_everything_is_the_original() {
     for model in models() {
         let cut = identity(&model, Layout::Hf);
-        assert_same_tensors(model.checkpoint(), cut.model.checkpoint());
-        assert_eq!(cut.summary.bytes, model.checkpoint().bytes());
-        assert_eq!(cut.model.topology(), model.topology());
+        assert_same_tensors(&model, &cut.model);
+        let mut topology = model.topology().clone();
+        if topology.prediction_layers == 0 {
+            assert_eq!(cut.summary.bytes, model.checkpoint().bytes());
+        }
+        topology.prediction_layers = 0;
+        assert_eq!(*cut.model.topology(), topology);
     }
 }
 
 #[test]
-fn the_way_to_the_engine_s_layout_and_back_changes_no_bit() {
+fn the_way_to_the_engine_s_layout_and_back_changes_nothing() {
     for model in models() {
+        if !layouts(&model).contains(&Layout::Engine) {
+            continue;
+        }
         let engine = identity(&model, Layout::Engine);
-        let stacked = !engine
-            .model
-            .checkpoint()
-            .names()
-            .eq(model.checkpoint().names());
-        let expected = model.family().serving(model.topology()).layout().unwrap();
-        assert_eq!(stacked, expected.stacked);
         let sequences = ragged(&[9, 4], 259, 1);
-        let ours = logits(&engine.model, &sequences, None);
-        assert_eq!(worst(&ours, &logits(&model, &sequences, None)), 0.0);
+        let expected = logits(&model, &sequences, None);
+        // Dimensions may be summed in another order.
+        let difference = worst(&logits(&engine.model, &sequences, None), &expected);
+        let what = format!("{} for the engine", model.family().model_type());
+        at_most(1e-5, difference, &what);
         let back = Cut::convert(&engine.model, Layout::Hf);
-        assert_same_tensors(model.checkpoint(), back.model.checkpoint());
+        let values = |model: &Model| match &model.topology().attention.projections {
+            Projections::Grouped(_) => None,
+            Projections::Latent(latent) => Some(latent.value_dim),
+        };
+        if values(&back.model) == values(&model) {
+            assert_same_tensors(&model, &back.model);
+        } else {
+            // Zeros that the engine needs stay, and change nothing.
+            let difference = worst(&logits(&back.model, &sequences, None), &expected);
+            at_most(1e-5, difference, &format!("{what} and back"));
+        }
     }
 }
 
@@ -66,10 +86,10 @@ fn the_way_to_the_engine_s_layout_and_back_changes_no_bit() {
 fn keys_of_the_configuration_survive() {
     for model in models() {
         let cut = identity(&model, Layout::Hf);
-        let (before, after) = (
-            model.checkpoint().config().value(),
-            cut.model.checkpoint().config().value(),
-        );
-        assert_eq!(before, after);
+        let mut before = model.checkpoint().config().value().clone();
+        if model.topology().prediction_layers > 0 {
+            before["num_nextn_predict_layers"] = 0.into();
+        }
+        assert_eq!(before, *cut.model.checkpoint().config().value());
     }
 }

@@ -1,9 +1,10 @@
-//! The laws of ARCHITECTURE.md, for the golden checkpoint of every family.
+//! The laws of ARCHITECTURE.md, for the golden checkpoints of every family.
 #![allow(
     clippy::unwrap_used,
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod configs;
 mod cut;
 mod engine;
 mod golden;

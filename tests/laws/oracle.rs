@@ -10,9 +10,7 @@ const WINDOW: u32 = 4096;
 
 #[test]
 fn candle_s_mixtral_has_the_same_last_logits() {
-    let golden = Golden::all()
-        .find(|golden| golden.family == "mixtral")
-        .unwrap();
+    let golden = Golden::open("mixtral");
     let checkpoint = golden.model.checkpoint();
     let mut config = checkpoint.config().value().clone();
     config["sliding_window"] = WINDOW.into();

@@ -69,7 +69,7 @@ fn shards_merge_in_every_order() {
             let right = a.merge(b.merge(c).unwrap()).unwrap();
             for merged in [left, right] {
                 assert_eq!(merged.provenance, whole.provenance);
-                let what = format!("{} shards {order:?}", golden.family);
+                let what = format!("{} shards {order:?}", golden.name);
                 at_most(1e-9, relative(&merged, &whole), &what);
             }
         }
@@ -96,7 +96,7 @@ fn shards_merge_from_files() {
         }
         let merged = merged.unwrap();
         assert_eq!(merged.provenance, whole.provenance);
-        let what = format!("{} shards from files", golden.family);
+        let what = format!("{} shards from files", golden.name);
         at_most(1e-9, relative(&merged, &whole), &what);
     }
 }

@@ -5,17 +5,17 @@ use mistralrs_prune::plan::{LayerBudget, PlanOptions, ValidPlan};
 use prune_tests::{at_most, logits, worst, Golden};
 use router_stats::forward::Model;
 
-use crate::cut::{decide, half, without_layers, Cut, LAYOUTS};
+use crate::cut::{decide, half, layouts, without_layers, Cut};
 
 fn check(golden: &Golden, plan: &ValidPlan, what: &str) {
     let sequences = golden.sequences();
     let masked = logits(&golden.model, &sequences, Some(plan.keep()));
     // It is another model than the original.
     assert!(worst(&masked, &golden.tensors["logits"]) > 1e-2);
-    for layout in LAYOUTS {
+    for layout in layouts(&golden.model) {
         let cut = Cut::new(&golden.model, plan, layout);
         let sliced = logits(&cut.model, &sequences, None);
-        let what = format!("{} {what}, {layout}", golden.family);
+        let what = format!("{} {what}, {layout}", golden.name);
         at_most(1e-5, worst(&sliced, &masked), &what);
         check_size(plan, &cut);
     }
@@ -27,8 +27,13 @@ fn check_size(plan: &ValidPlan, cut: &Cut) {
     assert_eq!(predicted.bytes, model.checkpoint().bytes());
     assert_eq!(predicted.bytes, cut.summary.bytes);
     assert_eq!(predicted.bytes, bytes_on_disk(model));
-    let parameters: usize = model.checkpoint().tensors().map(|t| t.elements()).sum();
-    assert_eq!(predicted.parameters, parameters as u64);
+    let parameters = model.topology().parameters(model.family().names());
+    let vision = model
+        .checkpoint()
+        .tensors()
+        .filter(|t| t.name.starts_with("model.visual."));
+    let vision: usize = vision.map(|t| t.elements()).sum();
+    assert_eq!(predicted.parameters, parameters + vision as u64);
     assert_eq!(predicted.layers, model.topology().layers());
     assert_eq!(predicted.experts_per_layer, model.topology().experts());
     assert_eq!(cut.summary.tensors, model.checkpoint().names().count());

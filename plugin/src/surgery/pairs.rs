@@ -6,9 +6,10 @@
 //! families need this.
 
 use router_stats::family::{Pairs, Projections};
+use safetensors::Dtype;
 
 use super::{Cut, Layout};
-use crate::Result;
+use crate::{Error, Result};
 
 /// How the result pairs rotary dimensions, for families where that depends on
 /// the layout.
@@ -25,7 +26,8 @@ fn wanted(cut: &Cut<'_>) -> Option<Pairs> {
 /// they stay. `inside` is its name in the block, `name` the whole name.
 ///
 /// # Errors
-/// [`MissingTensor`](router_stats::Error::MissingTensor)
+/// [`MissingTensor`](router_stats::Error::MissingTensor);
+/// [`Error::Unclassified`] for fp8 weights, whose blocks of rows have scales.
 pub(super) fn rows(cut: &Cut<'_>, inside: &str, name: &str) -> Result<Option<Vec<usize>>> {
     let rotary = &cut.topology.attention.rotary;
     let Some(pairs) = wanted(cut).filter(|&pairs| pairs != rotary.pairs) else {
@@ -41,7 +43,15 @@ pub(super) fn rows(cut: &Cut<'_>, inside: &str, name: &str) -> Result<Option<Vec
     if !turns {
         return Ok(None);
     }
-    let rows = cut.checkpoint.tensor(name)?.shape.first().copied();
+    let tensor = cut.checkpoint.tensor(name)?;
+    if tensor.dtype == Dtype::F8_E4M3 {
+        return Err(Error::Unclassified {
+            path: cut.checkpoint.dir().to_path_buf(),
+            tensor: name.to_owned(),
+            expected: "no block scales, as its rows have to be reordered".to_owned(),
+        });
+    }
+    let rows = tensor.shape.first().copied();
     let head = order(pairs, rotary.dim, query.head_dim);
     Ok(Some(
         (0..rows.unwrap_or(0))

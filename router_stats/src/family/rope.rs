@@ -63,6 +63,9 @@ pub(super) fn yarn(config: &Config, dim: usize, theta: f64) -> Result<(RotarySpe
         return Err(config.error(field, "null, the default rotary positions or `yarn`"));
     }
     let section = config.section(field)?;
+    if !section.flag_or("truncate", true)? {
+        return Err(section.error("truncate", "true"));
+    }
     let factor = section.positive("factor")?;
     let magnitude = |scale: f64| {
         if factor > 1.0 {
