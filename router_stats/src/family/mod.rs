@@ -5,10 +5,12 @@
 //! spelling of tensor names; it owns no arithmetic (see [`crate::forward`]).
 
 mod config;
+mod deepseek;
 mod deepseek_v2;
 mod deepseek_v3;
 mod glm4_moe;
 mod glm4_moe_lite;
+mod grouped;
 mod keep;
 mod latent;
 mod mixtral;
@@ -22,6 +24,9 @@ mod rewrite;
 mod rope;
 mod router;
 mod shapes;
+mod spell;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 use serde_json::Value;
@@ -87,8 +92,8 @@ pub trait Family: Sync + std::fmt::Debug {
 
     /// Spells a `config` that describes `topology` so that the engine reads
     /// from it what [`topology`](Self::topology) does.
-    fn spell_for_engine(&self, config: &mut Value, _topology: &Topology) {
-        rope::flatten(config);
+    fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {
+        spell::common(config, topology);
     }
 
     /// Takes back from `config` what [`spell_for_engine`](Self::spell_for_engine)
@@ -155,56 +160,4 @@ pub fn detect(config: &Config) -> Result<&'static dyn Family> {
                 .collect::<Vec<_>>()
                 .join(", "),
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn detected(value: Value) -> Result<&'static str> {
-        detect(&Config::new("config.json", value)?).map(Family::model_type)
-    }
-
-    #[test]
-    fn architectures_decide_before_the_model_type() {
-        for family in FAMILIES {
-            let model_type = family.model_type();
-            assert_eq!(
-                detected(json!({"model_type": model_type})).unwrap(),
-                model_type
-            );
-            for architecture in family.architectures() {
-                assert_eq!(
-                    detected(json!({"architectures": [architecture]})).unwrap(),
-                    model_type
-                );
-                let contradicting = json!({"architectures": [architecture], "model_type": "other"});
-                assert_eq!(detected(contradicting).unwrap(), model_type);
-            }
-        }
-    }
-
-    #[test]
-    fn an_unknown_family_is_named_with_the_known_ones() {
-        for (value, expected) in [
-            (
-                json!({"architectures": ["LlamaForCausalLM"], "model_type": "mixtral"}),
-                "LlamaForCausalLM",
-            ),
-            (json!({"model_type": "llama"}), "llama"),
-            (json!({}), "none"),
-        ] {
-            match detected(value) {
-                Err(Error::UnknownFamily { found, known, .. }) => {
-                    assert_eq!(found, expected);
-                    assert!(FAMILIES
-                        .iter()
-                        .all(|family| known.contains(family.architectures()[0])));
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 }
