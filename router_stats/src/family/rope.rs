@@ -173,8 +173,12 @@ pub(super) fn spell_yarn(config: &mut Value, attention: &AttentionSpec) {
         scaling.insert(mscales[1].to_owned(), exponent(all).into());
     }
     scaling.insert("type".to_owned(), "yarn".into());
-    scaling.insert("beta_fast".to_owned(), yarn.beta_fast.into());
-    scaling.insert("beta_slow".to_owned(), yarn.beta_slow.into());
+    for (field, value) in [("beta_fast", yarn.beta_fast), ("beta_slow", yarn.beta_slow)] {
+        // 32 stays 32 and does not become 32.0.
+        if scaling.get(field).and_then(Value::as_f64) != Some(value) {
+            scaling.insert(field.to_owned(), value.into());
+        }
+    }
 }
 
 /// The base of the frequencies.
