@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """A pruned checkpoint in Hugging Face layout, compared with its masked original in transformers.
 
-What: loads DIR (written by `mistralrs-prune prune --layout hf`) in transformers, with no tensor
-    missing, left over or of another shape. With --reference and --plan it also loads the original,
-    sets the router logits of the experts the plan removes to minus infinity and skips the layers it
-    drops; both must then give the same logits (float32) and tokenise alike.
+What: loads DIR (written by `mistralrs-prune prune --layout hf`; any family of routing.py) in
+    transformers, with no tensor missing, left over or of another shape. With --reference and --plan it
+    also loads the original, makes the experts the plan removes impossible to choose and skips the
+    layers it drops; both must then give the same logits (float32) and tokenise alike. fp8 checkpoints
+    are dequantised into the class first.
     Prints the largest absolute difference; exit status 1 if it exceeds the tolerance.
 Usage: python scripts/check_hf.py DIR [--reference ORIGINAL_DIR --plan plan.json]
            [--text TEXT | --tokens FILE.safetensors] [--tolerance 1e-4]
@@ -14,13 +15,13 @@ Needs: scripts/requirements.txt.
 import argparse
 import json
 import pathlib
+import re
 import sys
 
 import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 import observed
 
@@ -33,14 +34,25 @@ TEXT = (
 
 
 def load_strictly(path):
-    """The model, if the checkpoint holds exactly the tensors its configuration asks for."""
-    _, info = AutoModelForCausalLM.from_pretrained(
-        path, dtype=torch.float32, local_files_only=True, output_loading_info=True
-    )
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if info.get(problem):
-            sys.exit(f"error: {path}: {problem.replace('_', ' ')}: {sorted(map(str, info[problem]))[:8]}")
-    return observed.load(path)
+    """The model, if the checkpoint holds exactly the tensors its configuration asks for.
+
+    Multi-token-prediction blocks, stored as layers after the last, may be there: transformers reads none.
+    """
+    model, report = observed.load_with_report(path)
+    count = len(observed.layers(model))
+    blocks = getattr(observed.text_config(model), "num_nextn_predict_layers", None) or 0
+    prediction = {str(layer) for layer in range(count, count + blocks)}
+    for problem, names in report.items():
+        wrong = sorted(name for name in map(str, names) if layer_number(name) not in prediction)
+        if wrong:
+            sys.exit(f"error: {path}: {problem.replace('_', ' ')}: {wrong[:8]}")
+    return model
+
+
+def layer_number(name):
+    """The digits after `layers.` in a tensor name, None for a tensor of no layer."""
+    match = re.search(r"\blayers\.(\d+)\.", name)
+    return match and match[1]
 
 
 def read_plan(path):
@@ -74,6 +86,7 @@ def main():
     if (args.reference is None) != (args.plan is None):
         parser.error("--reference and --plan go together")
     disable_progress_bar()
+    set_verbosity_error()
 
     if args.tokens:
         input_ids = load_file(args.tokens)["input_ids"]

@@ -1,37 +1,75 @@
 """Mixture-of-Experts checkpoints as Hugging Face transformers computes them, with every
 intermediate value in reach.
 
-What: the module that golden.py, reference_stats.py and check_hf.py share. It opens a checkpoint in
-    float32 (transformers untouched) or float64 (transformers keeps RMSNorm, softmax and rotary
-    positions in float32 whatever the model's type; here they are float64 too), masks removed
-    experts, skips dropped layers, and records what happened inside.
+What: the module that golden.py, reference_stats.py and check_hf.py share. It opens a checkpoint of any
+    family of routing.py in float32 (transformers untouched, with one exception below) or float64
+    (exact.py), masks or slices away removed experts, skips dropped layers, and records what happened
+    inside. fp8 checkpoints are dequantised first (fp8.py).
 Usage: imported.
 Needs: torch, transformers 5 (one fused `experts` module per layer, behind a router module).
 """
 
+import copy
+import functools
+import json
+
 import torch
 import torch.nn.functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+import exact
+import fp8
+import routing
 
 
 def load(path, dtype=torch.float32):
     """The model of a checkpoint directory, in evaluation mode on the CPU."""
-    # "eager" is the plain loop over experts; other implementations differ in rounding.
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, experts_implementation="eager", attn_implementation="sdpa", local_files_only=True
-    ).eval()
+    return load_with_report(path, dtype)[0]
+
+
+def load_with_report(path, dtype=torch.float32):
+    """The model, and which tensors were missing, left over or of another shape."""
+    with fp8.readable(path) as directory:
+        config = json.loads((directory / "config.json").read_text())
+        family = AutoModelForImageTextToText if "vision_config" in config else AutoModelForCausalLM
+        # "eager" is the plain loop over experts; other implementations differ in rounding.
+        model, report = family.from_pretrained(
+            directory, dtype=dtype, experts_implementation="eager", attn_implementation="sdpa",
+            local_files_only=True, output_loading_info=True,
+        )  # fmt: skip
+    model.eval()
+    if config["model_type"] == "phimoe":
+        _choose_long_factors(model.model.rotary_emb)
     if dtype == torch.float64:
-        _compute_in_float64(model)
-    return model
+        exact.compute_in_float64(model)
+    return model, report
+
+
+def _choose_long_factors(rotary):
+    """transformers 5.23 gives Phi-3.5-MoE the short rotary factors at any length (but the long mscale);
+    its authors' code, and transformers 4.57, take the long factors beyond the original context."""
+    forward = rotary.forward
+
+    def by_length(x, position_ids):
+        length = int(position_ids.max()) + 1
+        rotary.rope_init_fn = functools.partial(ROPE_INIT_FUNCTIONS[rotary.rope_type], seq_len=length)
+        return forward(x, position_ids)
+
+    rotary.forward = by_length
+
+
+def text_config(model):
+    return model.config.get_text_config()
 
 
 def layers(model):
-    return model.model.layers
+    return getattr(model.model, "language_model", model.model).layers
 
 
 def router(layer):
     """The router module of a decoder layer, None if its MLP is dense."""
-    return getattr(layer.mlp, "gate", None)
+    return next(filter(routing.is_router, layer.mlp.children()), None)
 
 
 def experts_per_layer(model):
@@ -39,60 +77,56 @@ def experts_per_layer(model):
     return [0 if router(layer) is None else router(layer).weight.shape[0] for layer in layers(model)]
 
 
-def route(module, logits):
-    """Chosen experts [T, k] and gate values [T, k] of router logits [T, E], as `module` is configured."""
-    probabilities = logits.softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-    gates, chosen = probabilities.topk(module.top_k, dim=-1)
-    if getattr(module, "norm_topk_prob", True):  # Mixtral has no such field and always renormalises
-        gates = gates / gates.sum(-1, keepdim=True)
-    return gates.to(logits.dtype), chosen
-
-
-def _compute_in_float64(model):
-    def rms_norm(module):
-        return lambda x: F.rms_norm(x, (x.shape[-1],), module.weight, module.variance_epsilon)
-
-    def topk_router(module):
-        def forward(x):
-            logits = F.linear(x.reshape(-1, x.shape[-1]), module.weight)
-            return logits, *route(module, logits)
-
-        return forward
-
-    def rotary(module):
-        config = module.config
-        dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        exponent = torch.arange(0, dim, 2, dtype=torch.float64) / dim
-        frequencies = config.rope_parameters["rope_theta"] ** -exponent
-
-        def forward(x, position_ids):
-            angles = position_ids[..., None].double() * frequencies
-            angles = torch.cat((angles, angles), dim=-1)
-            return angles.cos(), angles.sin()
-
-        return forward
-
-    exact = {"RMSNorm": rms_norm, "TopKRouter": topk_router, "RotaryEmbedding": rotary}
-    for module in model.modules():
-        for suffix, forward in exact.items():
-            if type(module).__name__.endswith(suffix):
-                module.forward = forward(module)
+def removed_experts(layer, kept):
+    """bool [E]: True for every expert that is not in `kept`."""
+    removed = torch.ones(router(layer).weight.shape[0], dtype=torch.bool)
+    removed[list(kept)] = False
+    return removed
 
 
 def mask_experts(model, kept):
-    """Sets the router logits of all experts not in kept[layer] to minus infinity: tokens re-route.
+    """Makes the experts not in kept[layer] impossible to choose: tokens re-route among the others.
 
-    kept: layer index -> expert indices; layers that are absent keep all their experts.
+    kept: layer index -> expert indices; layers that are absent keep all their experts. The removed
+    experts' choice scores become minus infinity; the router logits themselves stay as they are.
     """
     for index, experts in kept.items():
-        removed = torch.ones(router(layers(model)[index]).weight.shape[0], dtype=torch.bool)
-        removed[list(experts)] = False
+        removed = removed_experts(layers(model)[index], experts)
 
         def reroute(module, _inputs, output, removed=removed):
-            logits = output[0].masked_fill(removed, -torch.inf)
-            return logits, *route(module, logits)
+            chosen, gates, _ = routing.route(module, output[0], removed)
+            return output[0], gates, chosen
 
         router(layers(model)[index]).register_forward_hook(reroute)
+
+
+def slice_experts(model, kept):
+    """A new model of the same class with fewer experts: really sliced weights, rewritten configuration.
+
+    kept: MoE layer index -> expert indices, the same number in every MoE layer.
+    """
+    config = copy.deepcopy(model.config)
+    counts = [name for name in _EXPERT_COUNTS if hasattr(config.get_text_config(), name)]
+    for name in counts:
+        setattr(config.get_text_config(), name, len(next(iter(kept.values()))))
+    state = model.state_dict()
+    prefix = next(name for name, module in model.named_modules() if module is layers(model))
+    for index, experts in kept.items():
+        for name in state:
+            if name.startswith(f"{prefix}.{index}.mlp.") and _is_per_expert(name):
+                state[name] = state[name][list(experts)]
+    small = type(model)._from_config(
+        config, dtype=model.dtype, experts_implementation="eager", attn_implementation="sdpa"
+    )
+    small.load_state_dict(state)
+    return small.eval()
+
+
+_EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+def _is_per_expert(name):
+    return ".experts." in name or name.split(".mlp.")[1].split(".")[0] in ("gate", "router")
 
 
 def drop_layers(model, dropped):
@@ -107,7 +141,8 @@ class Trace:
     hidden[l] [S, T, H]: input of layer l; hidden[L]: output of the last, before the final norm.
     middle[l] [S, T, H]: after the attention sublayer of layer l.
     mlp_input[l] [S*T, H]: normalised input of router and experts.
-    router_logits[l] [S*T, E], chosen[l] [S*T, k], gates[l] [S*T, k]: None for dense layers.
+    router_logits[l] [S*T, E], chosen[l] [S*T, k], gates[l] [S*T, k]: None for dense layers;
+        the choice ordered by falling gate value.
     logits [S, T, V].
     """
 
@@ -133,7 +168,9 @@ def observe(model, input_ids):
             trace.mlp_input[index] = inputs[0].reshape(-1, inputs[0].shape[-1])
 
         def routing(_module, _inputs, output, index=index):
-            trace.router_logits[index], trace.gates[index], trace.chosen[index] = output
+            trace.router_logits[index], gates, chosen = output
+            trace.gates[index], order = gates.sort(dim=-1, descending=True, stable=True)
+            trace.chosen[index] = chosen.gather(-1, order)
 
         hooks.append(layer.register_forward_hook(block))
         hooks.append(layer.post_attention_layernorm.register_forward_pre_hook(middle))

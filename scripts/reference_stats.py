@@ -9,7 +9,9 @@ What: the reference that router-stats is tested against. Reads token sequences, 
       expert.norm, .norm_sq, .gated_norm, .gated_norm_sq, .max [D,L,E]; expert.output [D,L,E,H]
       block.cos, block.angle [D,L,3]  (block, attention sublayer, MLP sublayer)
       span.angle [D,L+1,L+1]  between hidden states i < j of the last token of every sequence
-    Everything is a sum over tokens, except expert.max. Angles are in units of pi.
+    Everything is a sum over tokens, except expert.max. Angles are in units of pi. Gate values are those
+    applied, renormalised and scaled; soft_gate sums what the router thinks of every expert, chosen or
+    not: the softmax of the router logits, or their sigmoid (without bias or scaling) for routers with one.
 Usage: python scripts/reference_stats.py MODEL_DIR TOKENS.safetensors OUT.safetensors [--domains 2]
     TOKENS holds input_ids [S,T] i64, for instance tests/golden/mixtral/golden.safetensors.
     Sequence i belongs to domain i mod D.
@@ -21,9 +23,10 @@ import math
 
 import torch
 from safetensors.torch import load_file, save_file
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 import observed
+import routing
 
 PER_EXPERT = (
     "routing.count", "routing.gate", "routing.gate_sq", "routing.soft_gate",
@@ -48,9 +51,9 @@ def angle(a, b):
     return cosine(a, b).arccos() / math.pi
 
 
-def add_routing(tables, domain, index, trace):
-    count = trace.router_logits[index].shape[-1]
-    tables["routing.soft_gate"][domain, index, :count] += trace.router_logits[index].softmax(-1).sum(0)
+def add_routing(tables, domain, index, layer, trace):
+    scores = routing.scores(observed.router(layer), trace.router_logits[index])
+    tables["routing.soft_gate"][domain, index, : scores.shape[-1]] += scores.sum(0)
     for chosen, gates in zip(trace.chosen[index], trace.gates[index]):
         for i, gate in zip(chosen, gates):
             tables["routing.count"][domain, index, i] += 1
@@ -91,7 +94,7 @@ def add_blocks(tables, domain, trace):
 @torch.inference_mode()
 def collect(model, input_ids, domains):
     experts = observed.experts_per_layer(model)
-    tables = empty_tables(domains, experts, model.config.hidden_size)
+    tables = empty_tables(domains, experts, observed.text_config(model).hidden_size)
     for i, sequence in enumerate(input_ids):
         domain = i % domains
         trace = observed.observe(model, sequence[None])
@@ -100,7 +103,7 @@ def collect(model, input_ids, domains):
         add_blocks(tables, domain, trace)
         for index, layer in enumerate(observed.layers(model)):
             if experts[index]:
-                add_routing(tables, domain, index, trace)
+                add_routing(tables, domain, index, layer, trace)
                 add_experts(tables, domain, index, layer, trace)
     return tables
 
@@ -114,6 +117,7 @@ def main():
     args = parser.parse_args()
     torch.set_num_threads(1)
     disable_progress_bar()
+    set_verbosity_error()
     model = observed.load(args.model, torch.float64)
     tables = collect(model, load_file(args.tokens)["input_ids"], args.domains)
     save_file(tables, args.out)

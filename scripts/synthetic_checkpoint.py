@@ -91,11 +91,12 @@ def main():
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    config = layout.qwen3_moe_config(
-        head_dim=args.head_dim, hidden_size=args.hidden, intermediate_size=args.intermediate * args.top_k,
-        max_position_embeddings=4096, moe_intermediate_size=args.intermediate, num_attention_heads=args.heads,
-        num_experts=args.experts, num_experts_per_tok=args.top_k, num_hidden_layers=args.layers,
-        num_key_value_heads=args.kv_heads, rope_theta=1000000.0, torch_dtype="bfloat16", vocab_size=args.vocab,
+    config = layout.model_config(
+        "qwen3_moe", head_dim=args.head_dim, hidden_size=args.hidden, intermediate_size=args.intermediate * args.top_k,
+        max_position_embeddings=4096, max_window_layers=args.layers, moe_intermediate_size=args.intermediate,
+        num_attention_heads=args.heads, num_experts=args.experts, num_experts_per_tok=args.top_k,
+        num_hidden_layers=args.layers, num_key_value_heads=args.kv_heads, rope_theta=1000000.0,
+        torch_dtype="bfloat16", vocab_size=args.vocab,
     )  # fmt: skip
 
     args.out.mkdir(parents=True, exist_ok=True)

@@ -112,12 +112,12 @@ def batch(streams, weights, size, length, seed, step):
 
 
 def new_model(args, vocab):
-    config = layout.qwen3_moe_config(
-        head_dim=args.head_dim, hidden_size=args.hidden, intermediate_size=args.intermediate * args.top_k,
-        max_position_embeddings=2048, moe_intermediate_size=args.intermediate, num_attention_heads=args.heads,
-        num_experts=args.experts, num_experts_per_tok=args.top_k, num_hidden_layers=args.layers,
-        num_key_value_heads=args.kv_heads, pad_token_id=layout.END_OF_TEXT, rope_theta=10000.0,
-        tie_word_embeddings=True, torch_dtype="bfloat16", vocab_size=vocab,
+    config = layout.model_config(
+        "qwen3_moe", head_dim=args.head_dim, hidden_size=args.hidden, intermediate_size=args.intermediate * args.top_k,
+        max_position_embeddings=2048, max_window_layers=args.layers, moe_intermediate_size=args.intermediate,
+        num_attention_heads=args.heads, num_experts=args.experts, num_experts_per_tok=args.top_k,
+        num_hidden_layers=args.layers, num_key_value_heads=args.kv_heads, pad_token_id=layout.END_OF_TEXT,
+        rope_theta=10000.0, tie_word_embeddings=True, torch_dtype="bfloat16", vocab_size=vocab,
     )  # fmt: skip
     experts.register()
     fields = {key: value for key, value in config.items() if key not in ("model_type", "torch_dtype")}

@@ -20,7 +20,7 @@ use router_stats::forward::Model;
 use router_stats::progress::Silent;
 
 /// Directories under `golden`, one or more for every family.
-pub const CHECKPOINTS: [&str; 11] = [
+pub const CHECKPOINTS: [&str; 12] = [
     "qwen3_moe",
     "qwen3_vl_moe",
     "qwen2_moe",
@@ -28,6 +28,7 @@ pub const CHECKPOINTS: [&str; 11] = [
     "phimoe",
     "olmoe",
     "deepseek_v2",
+    "deepseek_v2_lite",
     "deepseek_v3",
     "kimi_k2",
     "glm4_moe",
@@ -74,6 +75,19 @@ impl Golden {
             .into_iter()
             .map(|tokens| tokens.into_iter().map(|token| token as u32).collect());
         sequences(&tokens.collect::<Vec<_>>(), 2)
+    }
+
+    /// What stays in `golden_pruned.safetensors`.
+    pub fn kept(&self) -> Keep {
+        let pruned = self.file("golden_pruned");
+        let mut keep = Keep::all(self.model.topology());
+        for (layer, kept) in keep.experts.iter_mut().enumerate() {
+            if let Some(golden) = pruned.get(&format!("layers.{layer}.kept")) {
+                let golden: Vec<i64> = golden.to_vec1().unwrap();
+                *kept = golden.into_iter().map(|expert| expert as usize).collect();
+            }
+        }
+        keep
     }
 
     /// Number of decoder layers.

@@ -38,6 +38,14 @@ pub enum Error {
         /// The value.
         found: String,
     },
+    /// The engine does not take the model.
+    #[error("{model} cannot be served: {reason}")]
+    NotServed {
+        /// Name of the model.
+        model: String,
+        /// What the engine lacks.
+        reason: &'static str,
+    },
     /// Fewer experts would be left than the router chooses from.
     #[error(
         "{budget} would leave {left} of {experts} experts, but the model {}",
@@ -270,6 +278,9 @@ impl Error {
                 "a model is a local directory or a hub id such as org/name; without -m it is the demo model".to_owned()
             }
             Self::Hub { failure, .. } => failure.hint().to_owned(),
+            Self::NotServed { .. } => {
+                "calibrate, plan, eval and prune work: prune with --layout hf, and serve the result with transformers or vLLM".to_owned()
+            }
             Self::NoCacheFolder => "choose one with --cache-dir".to_owned(),
             Self::Listen { source, port, .. } => match source.kind() {
                 std::io::ErrorKind::AddrInUse => {

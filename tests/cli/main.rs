@@ -6,6 +6,7 @@
 
 mod crash;
 mod failure;
+mod families;
 mod program;
 mod serve;
 mod steps;

@@ -7,7 +7,7 @@ use serde_json::{json, Value};
 use crate::program::{repository, Running, Workshop};
 
 /// A server that listens.
-struct Server {
+pub(crate) struct Server {
     running: Running,
     url: String,
     client: Client,
@@ -15,7 +15,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(workshop: &Workshop, args: &[&str], key: Option<&'static str>) -> Self {
+    pub(crate) fn start(workshop: &Workshop, args: &[&str], key: Option<&'static str>) -> Self {
         let mut args = [&["serve", "--port", "0"], args].concat();
         args.extend(key.iter().flat_map(|key| ["--api-key", key]));
         let mut running = workshop.start(&args);
@@ -42,20 +42,20 @@ impl Server {
         request.send().unwrap()
     }
 
-    fn get(&self, path: &str) -> Value {
+    pub(crate) fn get(&self, path: &str) -> Value {
         let response = self.send(path, None, self.key);
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response.json().unwrap()
     }
 
-    fn post(&self, path: &str, body: &Value) -> Response {
+    pub(crate) fn post(&self, path: &str, body: &Value) -> Response {
         let response = self.send(path, Some(body), self.key);
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response
     }
 
     /// Ctrl-C, after which it must end well.
-    fn stop(self) -> String {
+    pub(crate) fn stop(self) -> String {
         self.running.interrupt();
         let (code, said) = self.running.finish();
         assert_eq!(code, Some(0), "{said}");

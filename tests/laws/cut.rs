@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use mistralrs_prune::plan::{self, ExpertBudget, PlanOptions, ValidPlan};
 use mistralrs_prune::surgery::{self, Layout, Summary, SurgeryOptions};
-use prune_tests::open;
+use prune_tests::{open, Golden};
 use router_stats::calibration::{calibrate, CalibrateOptions, Sequences};
 use router_stats::forward::Model;
 use router_stats::progress::Silent;
@@ -41,6 +41,21 @@ pub(crate) fn decide(model: &Model, sequences: &Sequences, options: &PlanOptions
         options,
     )
     .unwrap()
+}
+
+/// A plan that keeps the experts of `golden_pruned.safetensors`.
+pub(crate) fn golden_plan(golden: &Golden) -> ValidPlan {
+    let model = &golden.model;
+    let whole = decide(model, &golden.sequences(), &PlanOptions::default());
+    let mut plan = whole.plan().clone();
+    let kept = golden.kept();
+    assert!(!kept.is_identity(model.topology()));
+    for (layer, kept) in plan.layers.iter_mut().zip(kept.experts) {
+        let all = 0..layer.scores.len();
+        layer.removed = all.filter(|expert| !kept.contains(expert)).collect();
+        layer.kept = kept;
+    }
+    ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology()).unwrap()
 }
 
 /// The same plan with some layers dropped.

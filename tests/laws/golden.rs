@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use prune_tests::{at_most, logits, worst, Golden};
-use router_stats::family::{Keep, Part, Role, SCALE_SUFFIX};
+use router_stats::family::{Part, Role, SCALE_SUFFIX};
 use router_stats::forward::Event;
 
 #[test]
@@ -89,14 +89,7 @@ fn routers_choose_the_same_experts_with_the_same_gates() {
 #[test]
 fn masked_experts_are_those_transformers_would_not_choose() {
     for golden in Golden::all() {
-        let pruned = golden.file("golden_pruned");
-        let mut keep = Keep::all(golden.model.topology());
-        for (layer, kept) in keep.experts.iter_mut().enumerate() {
-            if let Some(golden) = pruned.get(&format!("layers.{layer}.kept")) {
-                let golden: Vec<i64> = golden.to_vec1().unwrap();
-                *kept = golden.into_iter().map(|expert| expert as usize).collect();
-            }
-        }
+        let (pruned, keep) = (golden.file("golden_pruned"), golden.kept());
         assert!(!keep.is_identity(golden.model.topology()));
         let ours = logits(&golden.model, &golden.sequences(), Some(&keep));
         let what = format!("{} masked logits", golden.name);

@@ -10,6 +10,7 @@ mod engine;
 mod golden;
 mod identity;
 mod oracle;
+mod readme;
 mod resume;
 mod shards;
 mod sliced;

@@ -93,6 +93,9 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
         })
         .transpose()?;
     let pruned = read(dir.join(PLAN_FILE)).ok();
+    let router = moe.map(|(_, moe)| moe.router.to_string());
+    let shared = moe.and_then(|(_, moe)| moe.shared);
+    let serving = model.family().serving(topology);
     if as_json {
         return Ok(output::json(&json!({
             "kind": "checkpoint",
@@ -101,6 +104,10 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "fingerprint": model.fingerprint,
             "size": size,
             "top_k": moe.map(|(_, moe)| moe.router.top_k),
+            "router": router,
+            "shared_expert_width": shared.map(|shared| shared.intermediate),
+            "served": serving.layout().is_some(),
+            "serving_note": serving.note(),
             "hidden": topology.hidden,
             "vocabulary": topology.vocab,
             "expert_layout": stored.as_ref().map(|(layout, _)| layout),
@@ -117,9 +124,12 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     size_rows(&mut table, &size);
     if let (Some((_, moe)), Some((layout, dtype))) = (moe, &stored) {
         table
-            .row(["experts per token", &moe.router.top_k.to_string()])
+            .row(["router", &moe.router.to_string()])
             .row(["expert width", &moe.intermediate.to_string()])
             .row(["expert layout", &format!("{layout}, {dtype}")]);
+        if let Some(shared) = moe.shared {
+            table.row(["shared expert width", &shared.intermediate.to_string()]);
+        }
     }
     table
         .row(["hidden", &topology.hidden.to_string()])
@@ -132,6 +142,12 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
                 "no"
             },
         ]);
+    let served = match (serving.layout(), serving.note()) {
+        (Some(_), None) => "yes".to_owned(),
+        (Some(_), Some(note)) => format!("yes; {note}"),
+        (None, note) => format!("no: {}", note.unwrap_or_default()),
+    };
+    table.row(["served", &served]);
     if let Some(plan) = pruned {
         table.row([
             "pruned from",

@@ -5,8 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::Device;
 use mistralrs_core::{
-    DeviceMapSetting, IsqType, Loader, ModelKind, ModelPaths, NormalLoaderBuilder,
-    NormalSpecificConfig, PagedAttentionConfig, Pipeline, TokenSource, TryIntoDType,
+    AutoDeviceMapParams, DeviceMapSetting, IsqType, Loader, ModelKind, ModelPaths,
+    MultimodalLoaderBuilder, MultimodalSpecificConfig, NormalLoaderBuilder, NormalSpecificConfig,
+    PagedAttentionConfig, Pipeline, TokenSource, TryIntoDType,
 };
 use tokio::sync::Mutex;
 
@@ -19,11 +20,11 @@ use crate::Result;
 type Loaded = Arc<Mutex<dyn Pipeline + Send + Sync>>;
 
 /// Makes sure that the pruned checkpoint of a [`Job`] exists, then lets the
-/// engine's loader for text models read it.
+/// engine's own loader for its kind of model read it.
 pub struct PruningLoader {
     job: Job,
     id: String,
-    inner: Box<dyn Loader>,
+    options: LoaderOptions,
     outcome: OnceLock<Outcome>,
 }
 
@@ -39,29 +40,16 @@ pub struct LoaderOptions {
 }
 
 impl PruningLoader {
-    /// Decorates the engine's loader.
-    ///
-    /// # Errors
-    /// If the engine cannot build its loader.
-    pub fn new(job: Job, options: LoaderOptions) -> Result<Self> {
-        let id = job.id();
+    /// A loader of what `job` makes.
+    pub fn new(job: Job, options: LoaderOptions) -> Self {
         // The engine reports this id as the `model` of every response.
-        let inner = NormalLoaderBuilder::new(
-            NormalSpecificConfig::default(),
-            options.chat_template,
-            None,
-            Some(id.clone()),
-            options.no_kv_cache,
-            options.jinja_explicit,
-        )
-        .build(None)
-        .map_err(super::failed("setting up the loader"))?;
-        Ok(Self {
+        let id = job.id();
+        Self {
             job,
             id,
-            inner,
+            options,
             outcome: OnceLock::new(),
-        })
+        }
     }
 
     /// What was loaded, once it is.
@@ -69,19 +57,73 @@ impl PruningLoader {
         self.outcome.get()
     }
 
-    /// Prunes the model of `source` unless that was done before, and lists the
-    /// files to load.
-    fn prepare(&self, source: ModelSource) -> Result<Box<dyn ModelPaths>> {
+    /// Prunes the model of `source` unless that was done before, and lets the
+    /// engine load the result.
+    fn load(&self, source: ModelSource, load: &EngineLoad<'_>) -> anyhow::Result<Loaded> {
         let outcome = Job {
             source,
             ..self.job.clone()
         }
         .run()?;
+        let inner = self.inner(outcome.images)?;
         let paths = paths::local(&outcome.dir)?;
+        let mapper = match &load.mapper {
+            DeviceMapSetting::Auto(_) if outcome.images => {
+                DeviceMapSetting::Auto(AutoDeviceMapParams::default_multimodal())
+            }
+            mapper => mapper.clone(),
+        };
         // Loading again gives the same outcome.
         let _ = self.outcome.set(outcome);
-        Ok(paths)
+        inner.load_model_from_path(
+            &paths,
+            load.dtype,
+            load.device,
+            load.silent,
+            mapper,
+            load.isq,
+            load.paged,
+        )
     }
+
+    /// The engine's loader for text models, or for those that also see images.
+    ///
+    /// # Errors
+    /// If the engine cannot build it.
+    fn inner(&self, images: bool) -> Result<Box<dyn Loader>> {
+        let options = self.options.clone();
+        let id = Some(self.id.clone());
+        if images {
+            let builder = MultimodalLoaderBuilder::new(
+                MultimodalSpecificConfig::default(),
+                options.chat_template,
+                None,
+                id,
+                options.jinja_explicit,
+            );
+            return Ok(builder.build(None));
+        }
+        NormalLoaderBuilder::new(
+            NormalSpecificConfig::default(),
+            options.chat_template,
+            None,
+            id,
+            options.no_kv_cache,
+            options.jinja_explicit,
+        )
+        .build(None)
+        .map_err(super::failed("setting up the loader"))
+    }
+}
+
+/// What the engine is asked to load with.
+struct EngineLoad<'a> {
+    dtype: &'a dyn TryIntoDType,
+    device: &'a Device,
+    silent: bool,
+    mapper: DeviceMapSetting,
+    isq: Option<IsqType>,
+    paged: Option<PagedAttentionConfig>,
 }
 
 impl Loader for PruningLoader {
@@ -101,16 +143,15 @@ impl Loader for PruningLoader {
             token: token(token_source)?,
             ..self.job.source.clone()
         };
-        let paths = self.prepare(source)?;
-        self.inner.load_model_from_path(
-            &paths,
+        let load = EngineLoad {
             dtype,
             device,
             silent,
             mapper,
-            in_situ_quant,
-            paged_attn_config,
-        )
+            isq: in_situ_quant,
+            paged: paged_attn_config,
+        };
+        self.load(source, &load)
     }
 
     fn load_model_from_path(
@@ -131,16 +172,15 @@ impl Loader for PruningLoader {
             model: Some(dir.display().to_string()),
             ..ModelSource::default()
         };
-        let paths = self.prepare(source)?;
-        self.inner.load_model_from_path(
-            &paths,
+        let load = EngineLoad {
             dtype,
             device,
             silent,
             mapper,
-            in_situ_quant,
-            paged_attn_config,
-        )
+            isq: in_situ_quant,
+            paged: paged_attn_config,
+        };
+        self.load(source, &load)
     }
 
     fn get_id(&self) -> String {
@@ -148,7 +188,7 @@ impl Loader for PruningLoader {
     }
 
     fn get_kind(&self) -> ModelKind {
-        self.inner.get_kind()
+        ModelKind::Normal
     }
 }
 

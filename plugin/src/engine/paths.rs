@@ -13,11 +13,11 @@ use crate::Result;
 ///
 /// The chat template is `chat_template.jinja` if there is one, else what
 /// `tokenizer_config.json` holds; the engine panics on a file that it cannot
-/// parse, so both JSON files are parsed here first.
+/// parse, so those that are JSON are parsed here first.
 ///
 /// # Errors
-/// If the checkpoint does not open, `tokenizer_config.json` or
-/// `generation_config.json` is not JSON, or the tokenizer is absent.
+/// If the checkpoint does not open, a file that must be JSON is not, or the
+/// tokenizer is absent.
 pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     let existing = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
     let tokenizer = existing("tokenizer.json").ok_or_else(|| router_stats::Error::NoTokenizer {
@@ -25,9 +25,16 @@ pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     })?;
     let tokenizer_config = existing("tokenizer_config.json");
     let generation_config = existing("generation_config.json");
-    for path in [&tokenizer_config, &generation_config]
-        .into_iter()
-        .flatten()
+    let preprocessor_config = existing("preprocessor_config.json");
+    let processor_config = existing("processor_config.json");
+    for path in [
+        &tokenizer_config,
+        &generation_config,
+        &preprocessor_config,
+        &processor_config,
+    ]
+    .into_iter()
+    .flatten()
     {
         json(path)?;
     }
@@ -40,8 +47,8 @@ pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
         filenames: weights,
         adapter_paths: AdapterPaths::None,
         gen_conf: generation_config,
-        preprocessor_config: None,
-        processor_config: None,
+        preprocessor_config,
+        processor_config,
         chat_template_json_filename: existing("chat_template.json"),
     }))
 }
@@ -146,7 +153,12 @@ mod tests {
     #[test]
     fn what_the_engine_would_panic_on_is_an_error() {
         assert!(local(directory(&[]).path()).is_err());
-        for name in ["tokenizer_config.json", "generation_config.json"] {
+        for name in [
+            "tokenizer_config.json",
+            "generation_config.json",
+            "preprocessor_config.json",
+            "processor_config.json",
+        ] {
             let dir = directory(&[("tokenizer.json", "{}"), (name, "not json")]);
             assert!(local(dir.path()).unwrap_err().to_string().contains(name));
         }

@@ -100,7 +100,7 @@ impl Server {
         } else {
             DeviceMapSetting::Auto(AutoDeviceMapParams::default_text())
         };
-        let loader = PruningLoader::new(job, options.loader.clone())?;
+        let loader = PruningLoader::new(job, options.loader.clone());
         let pipeline = tokio::task::block_in_place(|| {
             loader.load_model_from_hf(revision, token, &dtype, &device, true, mapper, isq, paged)
         })

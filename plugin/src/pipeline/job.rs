@@ -6,14 +6,15 @@ use std::sync::Arc;
 use candle_core::Device;
 use prune_eval::Report;
 use router_stats::calibration::Source;
+use router_stats::family::Serving;
 
 use super::{
     decide, evaluate, measure, Calibration, EvaluationOptions, Model, ModelSource, Reporter, Texts,
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
-use crate::surgery::{CardFacts, PLAN_FILE};
-use crate::Result;
+use crate::surgery::{self, CardFacts, PLAN_FILE};
+use crate::{Error, Result};
 
 /// What is to become of the model.
 #[derive(Debug, Clone)]
@@ -58,6 +59,8 @@ pub struct Outcome {
     pub plan: Option<Plan>,
     /// What it cost, if that was measured.
     pub report: Option<Report>,
+    /// Whether it also sees images.
+    pub images: bool,
 }
 
 impl Job {
@@ -95,9 +98,10 @@ impl Job {
     pub fn run(&self) -> Result<Outcome> {
         let (cache, reporter) = (&self.cache, &*self.reporter);
         let model = self.source.open(&self.device, cache, reporter)?;
+        let images = self.served(&model)?;
         let texts = || Texts::new(&self.texts, &model, cache, reporter);
         let (plan, texts) = match &self.change {
-            Change::Nothing => return self.unchanged(&model),
+            Change::Nothing => return self.unchanged(&model, images),
             Change::Plan(path) => {
                 let plan =
                     ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
@@ -141,12 +145,13 @@ impl Job {
             before: plan.plan().before.clone(),
             plan: Some(plan.plan().clone()),
             report,
+            images,
         })
     }
 
     /// The model as it is, in a layout that the engine reads. A directory that
     /// was pruned before says how, and what that cost.
-    fn unchanged(&self, model: &Model) -> Result<Outcome> {
+    fn unchanged(&self, model: &Model, images: bool) -> Result<Outcome> {
         let dir = model.checkpoint().dir();
         Ok(Outcome {
             dir: if super::needs_relayout(model)? {
@@ -157,7 +162,36 @@ impl Job {
             before: model.size()?,
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
+            images,
         })
+    }
+
+    /// Whether the model also sees images. Says what the engine computes
+    /// otherwise.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`] if the engine does not take it, before any long
+    /// work.
+    fn served(&self, model: &Model) -> Result<bool> {
+        let serving = model.family().serving(model.topology());
+        let caveat = serving.layout().and_then(|layout| layout.caveat);
+        if let Some(caveat) = caveat {
+            self.reporter.hint(caveat);
+        }
+        let refused = |reason| {
+            let model = model.name.clone();
+            Err(Error::NotServed { model, reason })
+        };
+        let narrow =
+            surgery::narrow_fp8_values(model.checkpoint(), model.family(), model.topology());
+        match serving {
+            Serving::No(reason) => refused(reason),
+            _ if narrow && self.device.is_cpu() => refused(
+                "mistral.rs 0.8.1 needs a GPU for fp8 weights and values narrower than queries",
+            ),
+            Serving::Text(_) => Ok(false),
+            Serving::Multimodal(_) => Ok(true),
+        }
     }
 }
 

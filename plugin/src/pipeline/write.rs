@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 
 use prune_eval::Report;
-use router_stats::checkpoint::{ExpertReader, Layout as Stored};
 
 use super::{Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
@@ -11,7 +10,6 @@ use crate::format;
 use crate::plan::ValidPlan;
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, REPORT_FILE};
 use crate::Result;
-use safetensors::Dtype;
 
 /// The checkpoint that `plan` leaves of `model` in the engine's layout, from
 /// the cache or written now. One in the cache whose loss was not measured, or
@@ -75,36 +73,13 @@ pub(super) fn loss(dir: &Path) -> Option<Report> {
 /// # Errors
 /// If an expert is missing or has another shape than it must.
 pub fn needs_relayout(model: &Model) -> Result<bool> {
-    let topology = model.topology();
-    let Some(wanted) = model.family().serving(topology).layout() else {
-        return Ok(false);
-    };
-    let config = model.checkpoint().config().value();
-    let mut spelled = config.clone();
-    model.family().spell_for_engine(&mut spelled, topology);
-    let pairs = topology.attention.rotary.pairs;
-    if spelled != *config || wanted.pairs.is_some_and(|wanted| wanted != pairs) {
-        return Ok(true);
-    }
-    let Some((layer, moe)) =
-        (0..topology.layers()).find_map(|layer| Some((layer, topology.moe(layer)?)))
-    else {
-        return Ok(false);
-    };
-    let reader = ExpertReader::open(
+    let stored = surgery::is_stored_as(
         model.checkpoint(),
-        model.family().names(),
-        layer,
-        moe,
-        topology.hidden,
+        model.family(),
+        model.topology(),
+        Layout::Engine,
     )?;
-    let stacked = wanted.stacked && reader.dtype() != Dtype::F8_E4M3;
-    let wanted = if stacked {
-        Stored::Stacked { transposed: true }
-    } else {
-        Stored::PerExpert
-    };
-    Ok(reader.layout() != wanted)
+    Ok(!stored)
 }
 
 /// All of `model` in the engine's layout, from the cache or written now.

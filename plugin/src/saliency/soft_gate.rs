@@ -1,10 +1,11 @@
-//! Soft gate: S_j = Σ softmax(z(x))_j over all tokens, routed to j or not,
-//! where z are the router logits; without unit.
+//! Soft gate: S_j = Σ p_j(x) over all tokens, routed to j or not, where p are
+//! the router's scores before the choice: σ(z) of its logits z for sigmoid
+//! routers, softmax(z) for others; without unit.
 //!
 //! The soft counts of SEER-MoE (arXiv 2404.05089). The only criterion here that
 //! tells apart experts that were never routed to.
 //!
-//! Shapes: Σ softmax(z) [E] → S [E].
+//! Shapes: Σ p [E] → S [E].
 
 use router_stats::stats::LayerStats;
 
@@ -20,7 +21,7 @@ impl Criterion for SoftGate {
     }
 
     fn about(&self) -> &'static str {
-        "sum of router probabilities over all tokens, routed or not"
+        "sum of router scores over all tokens, routed or not"
     }
 
     fn source(&self) -> &'static str {

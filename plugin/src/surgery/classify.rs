@@ -9,7 +9,6 @@
 
 use router_stats::checkpoint::{self, ExpertReader};
 use router_stats::family::{Names, Part};
-use safetensors::Dtype;
 
 use super::Cut;
 use crate::{Error, Result};
@@ -64,8 +63,7 @@ fn belongs_to_experts(names: &Names, name: &str) -> bool {
     name.starts_with(router) || name.starts_with(names.experts)
 }
 
-/// Fails if a layer holds its experts twice, in both layouts, or block scales
-/// without fp8 weights.
+/// Fails if a layer holds its experts twice, in both layouts.
 ///
 /// # Errors
 /// [`Error::Unclassified`]
@@ -75,11 +73,6 @@ pub(super) fn check_one_layout(
     reader: &ExpertReader<'_>,
 ) -> Result<()> {
     let per_expert = reader.layout() == checkpoint::Layout::PerExpert;
-    let fp8 = reader.dtype() == Dtype::F8_E4M3;
-    let scales = |part: &Part| matches!(part, Part::ExpertScale { .. });
-    if let Some((name, _)) = tensors.iter().find(|(_, part)| scales(part) && !fp8) {
-        return unclassified(cut, name, "an fp8 weight to scale".to_owned());
-    }
     let stray = tensors.iter().find(|(_, part)| match part {
         Part::Shared | Part::Router => false,
         Part::Expert { .. } | Part::ExpertScale { .. } => !per_expert,

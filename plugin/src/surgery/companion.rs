@@ -13,6 +13,7 @@ use std::path::Path;
 use router_stats::family::Config;
 use router_stats::Error as StatsError;
 use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{Cut, Layout};
@@ -38,6 +39,9 @@ const NAMES: &[&str] = &[
 
 /// Beginnings, in capitals, of the names of texts that are copied.
 const PREFIXES: &[&str] = &["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"];
+
+/// The configuration.
+const CONFIG: &str = "config.json";
 
 /// The model card.
 const CARD: &str = "README.md";
@@ -86,24 +90,34 @@ pub fn companions_hash(dir: &Path) -> Result<String> {
     Ok(crate::cache::hex(&hash.finalize()))
 }
 
-/// Writes `config.json` for what stays, as the reader of the layout needs it.
+/// Writes [`config`].
 ///
 /// # Errors
-/// I/O errors.
+/// Those of [`config`], and I/O errors.
 pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
-    let mut config = cut.checkpoint.config().value().clone();
+    write_json(&to.join(CONFIG), &config(cut)?)
+}
+
+/// `config.json` for what stays, as the reader of the layout needs it.
+///
+/// # Errors
+/// [`Error::Config`](router_stats::Error::Config) if the family cannot read
+/// what it has rewritten.
+pub(super) fn config(cut: &Cut<'_>) -> Result<Value> {
+    let source = cut.checkpoint.config();
+    let mut config = source.value().clone();
     cut.family
         .rewrite_config(&mut config, cut.topology, cut.keep);
     match cut.layout {
         Layout::Engine => {
-            // What describes the result, not the source.
-            let kept = Config::new(to.join("config.json"), config.clone())?;
+            let kept = Config::new(source.path(), config.clone())?;
             let topology = cut.family.topology(&kept)?;
             cut.family.spell_for_engine(&mut config, &topology);
+            super::values::spell(cut, &mut config);
         }
         Layout::Hf => cut.family.spell_for_others(&mut config),
     }
-    write_json(&to.join("config.json"), &config)
+    Ok(config)
 }
 
 /// Writes the source's model card, or `# name` if it has none, and `section`;

@@ -10,7 +10,8 @@ use router_stats::checkpoint::{self, ExpertReader, TensorView};
 use router_stats::family::{MoeSpec, Part, Projection, Role, SCALE_SUFFIX};
 use safetensors::Dtype;
 
-use super::{classify, pairs, Cut};
+use super::values::Padding;
+use super::{bias, classify, pairs, values, Cut};
 use crate::Result;
 
 /// How experts are stored.
@@ -52,13 +53,34 @@ pub(super) struct Output {
     pub(super) source: Source,
 }
 
+impl Output {
+    /// Whether it is a tensor of the source as it is, experts included.
+    pub(super) fn is_unchanged(&self) -> bool {
+        match &self.source {
+            Source::Copy { tensor } => *tensor == self.name,
+            Source::Rows { tensor, rows } => {
+                *tensor == self.name && rows.iter().copied().eq(0..rows.len())
+            }
+            _ => false,
+        }
+    }
+}
+
 /// Where a tensor's bytes come from. Layers and experts are the source's.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Source {
     /// All of a tensor.
     Copy { tensor: String },
     /// Some rows of a tensor along its first dimension, in this order.
     Rows { tensor: String, rows: Vec<usize> },
+    /// All of a matrix, with zeros put between its rows or columns.
+    Padded { tensor: String, padding: Padding },
+    /// Some elements of a vector, each raised by the same amount, as f32.
+    Raised {
+        tensor: String,
+        rows: Vec<usize>,
+        by: f32,
+    },
     /// One matrix out of a stacked tensor: [I, H], or [H, I] for down.
     Matrix {
         layer: usize,
@@ -131,9 +153,12 @@ fn block(
         if part == Part::Shared {
             let inside = &name[prefix.len()..];
             let new = names.in_block(index, inside);
-            outputs.push(match pairs::rows(cut, inside, name)? {
-                None => copy(cut, name, new)?,
-                Some(order) => rows(&cut.checkpoint.tensor(name)?, new, &order),
+            outputs.push(if let Some(order) = pairs::rows(cut, inside, name)? {
+                rows(&cut.checkpoint.tensor(name)?, new, &order)
+            } else if let Some(padding) = values::padding(cut, inside) {
+                padded(&cut.checkpoint.tensor(name)?, new, padding)
+            } else {
+                copy(cut, name, new)?
             });
         }
     }
@@ -144,7 +169,11 @@ fn block(
     for (router, shape) in router(cut, moe) {
         let name = names.in_block(layer, router);
         let tensor = cut.checkpoint.tensor_of_shape(&name, &shape)?;
-        outputs.push(rows(&tensor, names.in_block(index, router), kept));
+        let new = names.in_block(index, router);
+        outputs.push(match bias::raise(cut, moe, router, &tensor)? {
+            None => rows(&tensor, new, kept),
+            Some(by) => raised(&tensor, new, kept, by),
+        });
     }
 
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, cut.topology.hidden)?;
@@ -275,7 +304,28 @@ fn rows(tensor: &TensorView<'_>, name: String, rows: &[usize]) -> Output {
     }
 }
 
-/// A tensor made from expert weights, whose elements are two or four bytes.
+/// A matrix with zeros between its rows or columns.
+fn padded(tensor: &TensorView<'_>, name: String, padding: Padding) -> Output {
+    let mut shape = tensor.shape.to_vec();
+    shape[padding.axis] = shape[padding.axis] / padding.width * padding.padded;
+    let source = Source::Padded {
+        tensor: tensor.name.to_owned(),
+        padding,
+    };
+    output(name, tensor.dtype, shape, source)
+}
+
+/// Elements of a vector, raised.
+fn raised(tensor: &TensorView<'_>, name: String, rows: &[usize], by: f32) -> Output {
+    let source = Source::Raised {
+        tensor: tensor.name.to_owned(),
+        rows: rows.to_vec(),
+        by,
+    };
+    output(name, Dtype::F32, vec![rows.len()], source)
+}
+
+/// A tensor made from weights whose elements are two or four bytes.
 fn output(name: String, dtype: Dtype, shape: Vec<usize>, source: Source) -> Output {
     let bytes = (shape.iter().product::<usize>() * (dtype.bitsize() / 8)) as u64;
     Output {

@@ -3,6 +3,9 @@
 //! ```text
 //! classify   refuses tensors that would be wrong after pruning
 //! layout     which tensors the result has, and where each one's bytes come from
+//! pairs      \
+//! values      } what the engine needs stored otherwise, to compute the same
+//! bias       /
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
 //! companion  config.json, tokenizer, licence: everything that is not a weight
@@ -16,6 +19,7 @@
 //! [`crate::plan`]) and knows no engine beyond the tensor names it reads (see
 //! [`Layout::Engine`]).
 
+mod bias;
 mod card;
 mod classify;
 mod companion;
@@ -27,20 +31,22 @@ mod pairs;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod values;
 mod write;
 
 use std::path::Path;
 
 use router_stats::checkpoint::Checkpoint;
-use router_stats::family::{Family, Keep, Topology};
+use router_stats::family::{Family, Keep, Serving, Topology};
 use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
 pub use layout::Layout;
+pub use values::narrow_fp8_values;
 
 use crate::plan::ValidPlan;
-use crate::Result;
+use crate::{Error, Result};
 
 /// File in a pruned directory that holds the plan it was made with.
 pub const PLAN_FILE: &str = "pruning_plan.json";
@@ -95,6 +101,8 @@ pub struct Summary {
 /// half a checkpoint; on any failure the sibling is removed.
 ///
 /// # Errors
+/// - [`crate::Error::NotServed`] if the layout is of an engine that does not
+///   take the model;
 /// - [`crate::Error::OutputExists`], [`crate::Error::NotReplaceable`] or [`crate::Error::OutputBusy`]
 ///   if `out` cannot be written;
 /// - [`crate::Error::Unclassified`] if the checkpoint has a tensor that the family
@@ -183,6 +191,34 @@ pub fn convert(
     )
 }
 
+/// Whether `checkpoint` is stored in `layout` already.
+///
+/// # Errors
+/// Those of [`prune`] that concern the source.
+pub fn is_stored_as(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    layout: Layout,
+) -> Result<bool> {
+    let keep = Keep::all(topology);
+    let cut = Cut {
+        checkpoint,
+        family,
+        topology,
+        keep: &keep,
+        layout,
+    };
+    let outputs = layout::outputs(&cut)?;
+    // Multi-token-prediction blocks may be there: no reader minds them.
+    let mut config = companion::config(&cut)?;
+    let stored = checkpoint.config().value();
+    if topology.prediction_layers > 0 {
+        config["num_nextn_predict_layers"] = stored["num_nextn_predict_layers"].clone();
+    }
+    Ok(outputs.iter().all(layout::Output::is_unchanged) && config == *stored)
+}
+
 /// A cut through a checkpoint: what there is, what stays, how it is stored.
 #[derive(Clone, Copy)]
 struct Cut<'a> {
@@ -216,6 +252,12 @@ fn write_directory(
     progress: &dyn Progress,
     record: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Summary> {
+    if let (Layout::Engine, Serving::No(reason)) = (cut.layout, cut.family.serving(cut.topology)) {
+        return Err(Error::NotServed {
+            model: cut.checkpoint.name(),
+            reason,
+        });
+    }
     let outputs = layout::outputs(cut)?;
     let shards = shard::partition(outputs, options.max_shard_bytes)?;
     let summary = Summary {

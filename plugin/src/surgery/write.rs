@@ -18,6 +18,7 @@ use safetensors::Dtype;
 
 use super::layout::{Output, Source};
 use super::shard::{self, Shard};
+use super::values::Padding;
 use super::Cut;
 use crate::Result;
 
@@ -126,6 +127,21 @@ impl<'a> Reader<'a> {
                     copy_rows(&view, run[0]..run[0] + run.len(), sink)?;
                 }
                 Ok(())
+            }
+            Source::Padded { tensor, padding } => {
+                let view = self.cut.checkpoint.tensor(tensor)?;
+                pad(&view, *padding, sink)?;
+                view.release();
+                Ok(())
+            }
+            Source::Raised { tensor, rows, by } => {
+                let view = self.cut.checkpoint.tensor(tensor)?;
+                let mut values = vec![0f32; view.elements()];
+                view.read_f32(&mut values)?;
+                let raised = rows
+                    .iter()
+                    .flat_map(|&row| (values[row] + by).to_le_bytes());
+                sink.data(&raised.collect::<Vec<_>>())
             }
             &Source::Matrix {
                 layer,
@@ -241,6 +257,25 @@ fn beside<const N: usize>(
         count * rows,
         columns,
     );
+}
+
+/// Writes a matrix with zeros between its rows or columns.
+fn pad(view: &TensorView<'_>, padding: Padding, sink: &mut Sink<'_>) -> Result<()> {
+    let unit = match padding.axis {
+        0 => view.data.len() / view.shape[0],
+        _ => view.dtype.bitsize() / 8,
+    };
+    let zeros = vec![0; (padding.padded - padding.width) * unit];
+    let mut piece = Vec::new();
+    for kept in view.data.chunks(padding.width * unit) {
+        piece.extend_from_slice(kept);
+        piece.extend_from_slice(&zeros);
+        if piece.len() >= PIECE {
+            sink.data(&piece)?;
+            piece.clear();
+        }
+    }
+    sink.data(&piece)
 }
 
 /// Writes rows of a tensor in pieces of about [`PIECE`] bytes.

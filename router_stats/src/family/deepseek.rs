@@ -98,12 +98,11 @@ pub(super) fn prediction_layers(config: &Config) -> Result<usize> {
 }
 
 /// How the engine takes a model with latent attention, apart from its router.
-pub(super) fn serving(topology: &Topology, caveat: Option<&'static str>) -> Serving {
+pub(super) fn serving(topology: &Topology) -> Serving {
     match latent::refusal(topology) {
         Some(reason) => Serving::No(reason),
         None => Serving::Text(EngineLayout {
             stacked: true,
-            caveat: caveat.or_else(|| latent::caveat(topology)),
             ..EngineLayout::default()
         }),
     }

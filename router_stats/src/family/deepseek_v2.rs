@@ -52,7 +52,7 @@ impl Family for DeepSeekV2 {
                 "mistral.rs 0.8.1 gives every expert of a group-limited router the gate value 0",
             );
         }
-        deepseek::serving(topology, None)
+        deepseek::serving(topology)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {

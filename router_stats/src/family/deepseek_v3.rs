@@ -49,7 +49,7 @@ impl Family for DeepSeekV3 {
         if topology.moes().any(|moe| !moe.router.renormalize) {
             return Serving::No("mistral.rs 0.8.1 always renormalises the gate values");
         }
-        deepseek::serving(topology, router::caveat(topology))
+        deepseek::serving(topology)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {

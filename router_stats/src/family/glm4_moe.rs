@@ -49,7 +49,7 @@ impl Family for Glm4Moe {
         Serving::Text(EngineLayout {
             stacked: true,
             pairs: Some(Pairs::Adjacent),
-            caveat: router::caveat(topology),
+            ..EngineLayout::default()
         })
     }
 

@@ -57,7 +57,7 @@ impl Family for Glm4MoeLite {
             Projections::Latent(latent) if latent.q_rank.is_none() || latent.bias => Serving::No(
                 "mistral.rs 0.8.1 reads a low-rank query projection and no attention biases",
             ),
-            _ => deepseek::serving(topology, router::caveat(topology)),
+            _ => deepseek::serving(topology),
         }
     }
 

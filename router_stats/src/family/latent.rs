@@ -64,17 +64,6 @@ pub(super) fn refusal(topology: &Topology) -> Option<&'static str> {
     }
 }
 
-/// What the engine computes otherwise in latent attention.
-pub(super) fn caveat(topology: &Topology) -> Option<&'static str> {
-    match &topology.attention.projections {
-        Projections::Latent(latent) if latent.eps != topology.norm.eps => Some(
-            "mistral.rs 0.8.1 takes rms_norm_eps for the norms inside latent attention, \
-             where the model takes 1e-6",
-        ),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{json, Value};

@@ -132,6 +132,14 @@ impl Serving {
             Self::No(_) => None,
         }
     }
+
+    /// Why the engine does not take the family, or what it computes otherwise.
+    pub fn note(self) -> Option<&'static str> {
+        match self {
+            Self::Text(layout) | Self::Multimodal(layout) => layout.caveat,
+            Self::No(reason) => Some(reason),
+        }
+    }
 }
 
 /// Finds the family of a configuration by `architectures`, else `model_type`.

@@ -1,6 +1,6 @@
 //! Routing rules as configurations have them.
 
-use super::{Config, GroupScore, Groups, MoeSpec, RouterRule, Scoring, Topology};
+use super::{Config, GroupScore, Groups, MoeSpec, RouterRule, Scoring};
 use crate::Result;
 
 /// Fails if tokens are routed to more experts than the rule can choose from.
@@ -83,16 +83,6 @@ pub(super) fn biased_sigmoid(
         renormalize: config.flag_or("norm_topk_prob", true)?,
         scale: config.positive_or("routed_scaling_factor", scale)?,
     })
-}
-
-/// What the engine computes otherwise where experts are grouped by
-/// [`biased_sigmoid`].
-pub(super) fn caveat(topology: &Topology) -> Option<&'static str> {
-    let grouped = topology.moes().any(|moe| moe.router.groups.is_some());
-    grouped.then_some(
-        "mistral.rs 0.8.1 lets experts of closed groups in before experts of open groups whose \
-         biased score is negative",
-    )
 }
 
 #[cfg(test)]

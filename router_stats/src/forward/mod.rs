@@ -32,8 +32,8 @@ pub use event::{BlockPart, Event};
 pub use routing::{route, Routes};
 
 use crate::calibration::Sequences;
-use crate::checkpoint::Checkpoint;
-use crate::family::{self, Family, Keep, Names, Topology};
+use crate::checkpoint::{Checkpoint, ExpertReader};
+use crate::family::{self, Family, Keep, Names, Part, Role, Topology};
 use crate::progress::{Progress, Update};
 use crate::{Error, Result};
 
@@ -51,13 +51,16 @@ pub struct Model {
 }
 
 impl Model {
-    /// Detects the family and reads the structure; no weights are read yet.
+    /// Detects the family, reads the structure, and checks that every tensor it
+    /// asks for is there; no weights are read yet.
     ///
     /// # Errors
-    /// `UnknownFamily` or `Config`.
+    /// `UnknownFamily` or `Config`; `MissingTensor`, `Shape` or `Dtype` for the
+    /// first tensor that is missing or malformed.
     pub fn open(checkpoint: Arc<Checkpoint>, device: &Device) -> Result<Self> {
         let family = family::detect(checkpoint.config())?;
         let topology = family.topology(checkpoint.config())?;
+        check_tensors(&checkpoint, family.names(), &topology)?;
         Ok(Self {
             checkpoint,
             family,
@@ -245,6 +248,33 @@ impl Model {
             Some(bias) => logits.broadcast_add(bias)?,
         })
     }
+}
+
+/// Checks that every tensor of the structure is there, in either layout of
+/// experts.
+fn check_tensors(
+    checkpoint: &Checkpoint,
+    names: &'static Names,
+    topology: &Topology,
+) -> Result<()> {
+    for tensor in topology.tensors(names) {
+        let expert = matches!(
+            names.role(&tensor.name),
+            Role::Block {
+                part: Part::Expert { .. },
+                ..
+            }
+        );
+        if !expert {
+            checkpoint.weight(&tensor.name, &tensor.shape)?;
+        }
+    }
+    for layer in 0..topology.layers() {
+        if let Some(moe) = topology.moe(layer) {
+            ExpertReader::open(checkpoint, names, layer, moe, topology.hidden)?;
+        }
+    }
+    Ok(())
 }
 
 /// What turns final-norm hidden states into logits.

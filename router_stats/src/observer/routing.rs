@@ -11,7 +11,8 @@ pub const COUNT: &str = "routing.count";
 pub const GATE: &str = "routing.gate";
 /// Σ g_j²: D × L × E.
 pub const GATE_SQ: &str = "routing.gate_sq";
-/// Σ softmax(z)_j over all tokens, chosen or not: D × L × E.
+/// Σ p_j over all tokens, chosen or not, where p are the scores before the
+/// choice, such as softmax(z): D × L × E.
 pub const SOFT_GATE: &str = "routing.soft_gate";
 /// Tokens routed to both i and j; the diagonal is N_j: D × L × E × E.
 pub const PAIRS: &str = "routing.pairs";

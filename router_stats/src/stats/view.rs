@@ -23,7 +23,7 @@ pub struct LayerStats {
     pub gate: Vec<f64>,
     /// Σ g_j² over routed tokens.
     pub gate_sq: Vec<f64>,
-    /// Σ softmax(z)_j over all tokens.
+    /// Σ p_j over all tokens, p the router's scores before the choice.
     pub soft_gate: Vec<f64>,
     /// Σ ‖f_j‖₂ over routed tokens.
     pub norm: Vec<f64>,

@@ -8,11 +8,11 @@ fn published_models_are_served_or_refused_for_a_reason() {
     let expected = [
         ("deepseek-v2", "No: group-limited"),
         ("deepseek-v2-lite", "Text stacked"),
-        ("deepseek-v3", "Text stacked but closed groups"),
+        ("deepseek-v3", "Text stacked"),
         ("glm-4.5", "Text stacked adjacent"),
         ("glm-4.5-air", "Text stacked adjacent"),
         ("glm-4.6", "Text stacked adjacent"),
-        ("glm-4.7-flash", "Text stacked but rms_norm_eps"),
+        ("glm-4.7-flash", "Text stacked"),
         ("kimi-k2-instruct", "Text stacked"),
         ("mixtral-8x22b-v0.1", "Text"),
         ("mixtral-8x7b-v0.1", "Text"),

@@ -124,6 +124,31 @@ impl RouterRule {
     }
 }
 
+/// In a line: `sigmoid + bias, 4 of 8 groups, top 8, renormalised, × 2.5`.
+impl std::fmt::Display for RouterRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.scoring {
+            Scoring::Softmax => "softmax",
+            Scoring::Sigmoid => "sigmoid",
+            Scoring::SparseMixer { .. } => "sparse mixer",
+        })?;
+        if self.correction_bias {
+            f.write_str(" + bias")?;
+        }
+        if let Some(groups) = self.groups {
+            write!(f, ", {} of {} groups", groups.chosen, groups.count)?;
+        }
+        write!(f, ", top {}", self.top_k)?;
+        if self.renormalize {
+            f.write_str(", renormalised")?;
+        }
+        if self.scale != 1.0 {
+            write!(f, ", × {}", self.scale)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +182,25 @@ mod tests {
             rule.floor_reason(),
             "3 in each of 8 groups: a token takes 8 from 3 groups"
         );
+    }
+
+    #[test]
+    fn a_rule_is_said_in_a_line() {
+        assert_eq!(RouterRule::softmax(2, false).to_string(), "softmax, top 2");
+        let deepseek_v3 = RouterRule {
+            top_k: 8,
+            scoring: Scoring::Sigmoid,
+            correction_bias: true,
+            groups: Some(Groups {
+                count: 8,
+                chosen: 4,
+                score: GroupScore::BestTwo,
+            }),
+            renormalize: true,
+            scale: 2.5,
+        };
+        let expected = "sigmoid + bias, 4 of 8 groups, top 8, renormalised, × 2.5";
+        assert_eq!(deepseek_v3.to_string(), expected);
     }
 
     #[test]

@@ -1,0 +1,33 @@
+//! The bias that routers add for the choice of experts.
+//!
+//! The engine gives the experts of groups that were not chosen a score of 0
+//! where the model gives them −∞, so that they win over chosen ones whose score
+//! is negative. Raising the whole bias changes no order and no gate value, and
+//! makes every score positive.
+
+use router_stats::checkpoint::TensorView;
+use router_stats::family::MoeSpec;
+
+use super::{Cut, Layout};
+use crate::Result;
+
+/// How much the bias must be raised for the engine, if `router` is the name of
+/// a bias with a negative element and experts come from groups.
+///
+/// # Errors
+/// If it cannot be read or is not finite.
+pub(super) fn raise(
+    cut: &Cut<'_>,
+    moe: &MoeSpec,
+    router: &str,
+    tensor: &TensorView<'_>,
+) -> Result<Option<f32>> {
+    let is_bias = cut.family.names().router_bias == Some(router);
+    if cut.layout != Layout::Engine || !is_bias || moe.router.groups.is_none() {
+        return Ok(None);
+    }
+    let mut bias = vec![0f32; moe.experts];
+    tensor.read_f32(&mut bias)?;
+    let least = bias.into_iter().fold(0.0, f32::min);
+    Ok((least < 0.0).then_some(1.0 - least))
+}
