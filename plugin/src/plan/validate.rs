@@ -21,9 +21,8 @@ impl ValidPlan {
     ///
     /// # Errors
     /// [`Error::OtherModel`] if it was made for another checkpoint;
-    /// [`Error::Plan`] or [`Error::UnevenExperts`] if it contradicts itself or
-    /// the model, or leaves fewer experts than the model routes to;
-    /// [`Error::PlanVersion`].
+    /// [`Error::Plan`] if it contradicts itself or the model, or leaves fewer
+    /// experts than the model routes to; [`Error::PlanVersion`].
     pub fn new(
         plan: Plan,
         checkpoint: &Checkpoint,
@@ -59,6 +58,31 @@ impl ValidPlan {
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
+
+    /// Fails if kept MoE layers keep different numbers of experts, for layouts
+    /// whose configuration states one number.
+    ///
+    /// # Errors
+    /// [`Error::UnevenExperts`]
+    pub fn expect_even(&self) -> Result<()> {
+        let kept = self.plan.layers.iter().filter(|layer| !layer.dropped);
+        let mut counts = kept
+            .map(|layer| (layer.layer, layer.kept.len()))
+            .filter(|&(_, count)| count > 0);
+        let Some((first, first_count)) = counts.next() else {
+            return Ok(());
+        };
+        match counts.find(|&(_, count)| count != first_count) {
+            None => Ok(()),
+            Some((other, other_count)) => Err(Error::UnevenExperts {
+                plan: "this plan".to_owned(),
+                first,
+                first_count,
+                other,
+                other_count,
+            }),
+        }
+    }
 }
 
 /// The checkpoint that a plan is to fit.
@@ -81,6 +105,14 @@ impl<'a> Target<'a> {
             topology,
             fingerprint: checkpoint.fingerprint()?,
         })
+    }
+
+    pub(super) fn family(&self) -> &'a dyn Family {
+        self.family
+    }
+
+    pub(super) fn topology(&self) -> &'a Topology {
+        self.topology
     }
 
     /// Fails with both models' names unless this checkpoint has `fingerprint`.
@@ -143,33 +175,9 @@ pub(super) fn validate(mut plan: Plan, label: &str, target: &Target<'_>) -> Resu
         } => contradiction.of(&what, &expected, &found),
         other => other.into(),
     })?;
-    check_even(label, topology, &keep)?;
     plan.before = Size::of(checkpoint, family, topology, &Keep::all(topology))?;
     plan.after = Size::of(checkpoint, family, topology, &keep)?;
     Ok(ValidPlan { plan, keep })
-}
-
-/// Fails if kept layers keep different numbers of experts: configurations, and
-/// the engine, know one number.
-fn check_even(label: &str, topology: &Topology, keep: &Keep) -> Result<()> {
-    let mut counts = keep
-        .layers
-        .iter()
-        .filter(|&&layer| topology.moe(layer).is_some())
-        .map(|&layer| (layer, keep.experts[layer].len()));
-    let Some((first, first_count)) = counts.next() else {
-        return Ok(());
-    };
-    match counts.find(|&(_, count)| count != first_count) {
-        None => Ok(()),
-        Some((other, other_count)) => Err(Error::UnevenExperts {
-            plan: label.to_owned(),
-            first,
-            first_count,
-            other,
-            other_count,
-        }),
-    }
 }
 
 /// Builds the errors of one plan.
@@ -346,26 +354,31 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_keep_different_counts_are_refused() {
+    fn layers_that_keep_different_counts_are_valid_but_not_even() {
         let uneven = |plan: &mut Plan| {
             plan.layers[2].kept = vec![2, 3, 4, 5];
             plan.layers[2].removed = vec![0, 1];
         };
-        let text = message(uneven);
+        let valid = check(uneven).unwrap();
+        assert_eq!(valid.plan().after.experts_per_layer, [3, 0, 4, 3]);
+        let text = valid.expect_even().unwrap_err().to_string();
         assert!(
             text.contains("layer 0 keeps 3 experts but layer 2 keeps 4"),
             "{text}"
         );
-        assert!(check(|plan| {
+        let dropped = check(|plan| {
             uneven(plan);
             plan.layers[2].dropped = true;
-        })
-        .is_ok());
+        });
+        dropped.unwrap().expect_even().unwrap();
+        fixture::half().expect_even().unwrap();
     }
 
     #[test]
     fn another_version_or_family_is_refused() {
-        assert!(message(|plan| plan.version = 7).contains("plan version 7; this build reads 1"));
+        assert!(
+            message(|plan| plan.version = 7).contains("plan version 7; this build reads 1 to 2")
+        );
         assert!(message(|plan| plan.model.family = "mixtral".to_owned())
             .contains("model.family: expected qwen3_moe, found mixtral"));
     }

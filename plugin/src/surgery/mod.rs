@@ -101,6 +101,8 @@ pub struct Summary {
 /// half a checkpoint; on any failure the sibling is removed.
 ///
 /// # Errors
+/// - [`crate::Error::UnevenExperts`] if layers keep different numbers of
+///   experts, which the configuration of neither layout can state;
 /// - [`crate::Error::NotServed`] if the layout is of an engine that does not
 ///   take the model;
 /// - [`crate::Error::OutputExists`], [`crate::Error::NotReplaceable`] or [`crate::Error::OutputBusy`]
@@ -118,6 +120,7 @@ pub fn prune(
     options: &SurgeryOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
+    plan.expect_even()?;
     let cut = Cut {
         checkpoint,
         family,
