@@ -44,7 +44,7 @@ fn what_a_smaller_plan_keeps_a_larger_one_keeps_too() {
                         ..PlanOptions::default()
                     };
                     let plans = nested(&fixture, &asked, fractions);
-                    let layers = || plans.iter().map(|valid| valid.plan());
+                    let layers = || plans.iter().map(ValidPlan::plan);
                     for (larger, smaller) in layers().zip(layers().skip(1)) {
                         let found = diff(larger, smaller, "smaller").unwrap();
                         assert_eq!(
