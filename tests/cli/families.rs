@@ -62,6 +62,7 @@ fn served_families_answer() {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let server = Server::start(&workshop, &[&flags[..], &["--no-eval"]].concat(), None);
         let pruning = server.get("/v1/pruning");
+        assert_eq!(pruning["caveat"].is_string(), name == "phimoe");
         let layers = pruning["plan"]["layers"].as_array().unwrap();
         let removed = |layer: &Value| layer["removed"].as_array().map_or(0, Vec::len);
         assert!(layers.iter().map(removed).sum::<usize>() > 0, "{name}");

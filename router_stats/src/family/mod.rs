@@ -69,6 +69,11 @@ pub trait Family: Sync + std::fmt::Debug {
     /// How tensors are called.
     fn names(&self) -> &'static Names;
 
+    /// What the names of a vision tower begin with, if there is one.
+    fn vision(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Whether checkpoints on the hub stack the experts of a layer, as
     /// [E, H, 2I] and [E, I, H].
     fn stacks_experts(&self) -> bool {
@@ -106,7 +111,7 @@ pub trait Family: Sync + std::fmt::Debug {
 pub enum Serving {
     /// As a language model.
     Text(EngineLayout),
-    /// As a model that also sees images.
+    /// As a model that also sees images, with all tensors of its vision tower.
     Multimodal(EngineLayout),
     /// Not at all, for this reason.
     No(&'static str),
