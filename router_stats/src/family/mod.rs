@@ -13,6 +13,7 @@ mod glm4_moe_lite;
 mod grouped;
 mod keep;
 mod latent;
+mod minimax_m2;
 mod mixtral;
 mod names;
 mod olmoe;
@@ -51,6 +52,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &mixtral::Mixtral,
     &phimoe::PhiMoe,
     &olmoe::Olmoe,
+    &minimax_m2::MiniMaxM2,
     &deepseek_v2::DeepSeekV2,
     &deepseek_v3::DeepSeekV3,
     &glm4_moe::Glm4Moe,
