@@ -25,8 +25,9 @@ const SERVED: [(&str, &str); 9] = [
 ];
 
 /// Those that it does not take, and a word of the reason.
-const REFUSED: [(&str, &str); 3] = [
+const REFUSED: [(&str, &str); 4] = [
     ("olmoe", "no loader for OlmoeForCausalLM"),
+    ("minimax_m2", "no loader for MiniMaxM2ForCausalLM"),
     ("qwen2_moe", "no loader for Qwen2MoeForCausalLM"),
     ("deepseek_v2", "group-limited router"),
 ];
