@@ -360,8 +360,8 @@ impl Error {
             Self::NotReplaceable { .. } => "choose another directory with -o".to_owned(),
             Self::OutputBusy { .. } => "wait for it, or choose another directory with -o".to_owned(),
             Self::Unclassified { .. } => {
-                "this variant of the family is not supported; multi-token-prediction blocks and quantised \
-                 experts have to be removed or converted first"
+                "this variant of the family is not supported: the family has no such tensor, or config.json \
+                 counts other blocks or experts"
                     .to_owned()
             }
             Self::UnevenExperts { .. } => "keep the same number in every layer that stays".to_owned(),

@@ -68,6 +68,27 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         model.family(),
         model.topology(),
     )?;
+    let mut options = SurgeryOptions {
+        layout: match args.layout {
+            LayoutArg::Hf => Layout::Hf,
+            LayoutArg::Engine => Layout::Engine,
+        },
+        force: args.force,
+        card: CardFacts {
+            source: args.model.source().hub_id(),
+            report: None,
+            prediction_layers: model.topology().prediction_layers,
+        },
+        ..SurgeryOptions::default()
+    };
+    // What can be refused is refused before the evaluation.
+    surgery::check(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        &args.output,
+        &options,
+    )?;
     let report = if args.no_eval {
         None
     } else {
@@ -80,18 +101,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
             &model, &plan, &corpus, &options, &cache, &console,
         )?)
     };
-    let options = SurgeryOptions {
-        layout: match args.layout {
-            LayoutArg::Hf => Layout::Hf,
-            LayoutArg::Engine => Layout::Engine,
-        },
-        force: args.force,
-        card: CardFacts {
-            source: args.model.source().hub_id(),
-            report: report.clone(),
-        },
-        ..SurgeryOptions::default()
-    };
+    options.card.report.clone_from(&report);
     crate::cache::make_parent(&args.output)?;
     let started = std::time::Instant::now();
     let summary = surgery::prune(

@@ -61,6 +61,8 @@ pub struct Outcome {
     pub report: Option<Report>,
     /// Whether it also sees images.
     pub images: bool,
+    /// What the engine computes otherwise than the model.
+    pub caveat: Option<&'static str>,
 }
 
 impl Job {
@@ -142,6 +144,7 @@ impl Job {
         let card = CardFacts {
             source: self.source.hub_id(),
             report: report.clone(),
+            prediction_layers: model.topology().prediction_layers,
         };
         let dir = super::write(&model, &plan, card, cache, reporter)?;
         Ok(Outcome {
@@ -150,6 +153,7 @@ impl Job {
             plan: Some(plan.plan().clone()),
             report,
             images,
+            caveat: caveat(&model),
         })
     }
 
@@ -167,36 +171,44 @@ impl Job {
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
             images,
+            caveat: caveat(model),
         })
     }
 
-    /// Whether the model also sees images. Says what the engine computes
-    /// otherwise.
+    /// Whether the model also sees images.
     ///
     /// # Errors
     /// [`Error::NotServed`] if the engine does not take it, before any long
     /// work.
     fn served(&self, model: &Model) -> Result<bool> {
         let serving = model.family().serving(model.topology());
-        let caveat = serving.layout().and_then(|layout| layout.caveat);
-        if let Some(caveat) = caveat {
-            self.reporter.hint(caveat);
-        }
         let refused = |reason| {
             let model = model.name.clone();
             Err(Error::NotServed { model, reason })
         };
-        let narrow =
-            surgery::narrow_fp8_values(model.checkpoint(), model.family(), model.topology());
-        match serving {
-            Serving::No(reason) => refused(reason),
-            _ if narrow && self.device.is_cpu() => refused(
-                "mistral.rs 0.8.1 needs a GPU for fp8 weights and values narrower than queries",
-            ),
-            Serving::Text(_) => Ok(false),
-            Serving::Multimodal(_) => Ok(true),
+        let fp8 = surgery::fp8_refusal(
+            model.checkpoint(),
+            model.family(),
+            model.topology(),
+            self.device.is_cpu(),
+        );
+        let blind = model.family().vision().is_some_and(|vision| {
+            let mut names = model.checkpoint().names();
+            !names.any(|name| name.starts_with(vision))
+        });
+        match (serving, fp8) {
+            (Serving::No(reason), _) | (_, Some(reason)) => refused(reason),
+            _ if blind => refused("mistral.rs 0.8.1 needs its vision tower, which is not there"),
+            (Serving::Text(_), None) => Ok(false),
+            (Serving::Multimodal(_), None) => Ok(true),
         }
     }
+}
+
+/// What the engine computes otherwise than `model`.
+fn caveat(model: &Model) -> Option<&'static str> {
+    let serving = model.family().serving(model.topology());
+    serving.layout()?.caveat
 }
 
 /// What a plan is called by its file: `half` of `plans/half.plan.json`.

@@ -14,10 +14,11 @@
 //! ```
 //!
 //! Weights are moved, never computed: a bf16 weight that stays is the same
-//! sixteen bits afterwards, and [`Keep::all`](router_stats::family::Keep::all)
-//! reproduces every tensor. Surgery does not choose what goes (see
-//! [`crate::plan`]) and knows no engine beyond the tensor names it reads (see
-//! [`Layout::Engine`]).
+//! sixteen bits afterwards, and in [`Layout::Hf`]
+//! [`Keep::all`](router_stats::family::Keep::all) reproduces every tensor. The
+//! engine's copy may have rows in another order, zeros between them and a
+//! router bias that is raised as a whole. Surgery does not choose what goes
+//! (see [`crate::plan`]).
 
 mod bias;
 mod card;
@@ -26,6 +27,7 @@ mod companion;
 mod directory;
 #[cfg(test)]
 mod fixture;
+mod fp8;
 mod layout;
 mod pairs;
 mod shard;
@@ -42,8 +44,8 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
+pub use fp8::fp8_refusal;
 pub use layout::Layout;
-pub use values::narrow_fp8_values;
 
 use crate::plan::ValidPlan;
 use crate::{Error, Result};
@@ -121,17 +123,30 @@ pub fn prune(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     plan.expect_even()?;
-    let cut = Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: plan.keep(),
-        layout: options.layout,
-    };
+    let cut = Cut::new(checkpoint, family, topology, plan.keep(), options.layout);
     write_directory(&cut, out, options, progress, |directory| {
         crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
         record(checkpoint, plan, directory, options.layout, &options.card)
     })
+}
+
+/// Fails where [`prune`] would before it writes anything, for the reasons that
+/// do not depend on the plan.
+///
+/// # Errors
+/// [`crate::Error::NotServed`], [`crate::Error::OutputExists`] and
+/// [`crate::Error::NotReplaceable`], as in [`prune`].
+pub fn check(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    out: &Path,
+    options: &SurgeryOptions,
+) -> Result<()> {
+    let keep = Keep::all(topology);
+    let cut = Cut::new(checkpoint, family, topology, &keep, options.layout);
+    cut.check_served()?;
+    directory::check(out, checkpoint.dir(), options.force)
 }
 
 /// Writes the model card of the pruned `directory`, and the report if there is
@@ -175,13 +190,7 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let keep = Keep::all(topology);
-    let cut = Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: &keep,
-        layout,
-    };
+    let cut = Cut::new(checkpoint, family, topology, &keep, layout);
     write_directory(
         &cut,
         out,
@@ -205,13 +214,7 @@ pub fn is_stored_as(
     layout: Layout,
 ) -> Result<bool> {
     let keep = Keep::all(topology);
-    let cut = Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: &keep,
-        layout,
-    };
+    let cut = Cut::new(checkpoint, family, topology, &keep, layout);
     let outputs = layout::outputs(&cut)?;
     // Multi-token-prediction blocks may be there: no reader minds them.
     let mut config = companion::config(&cut)?;
@@ -232,7 +235,39 @@ struct Cut<'a> {
     layout: Layout,
 }
 
-impl Cut<'_> {
+impl<'a> Cut<'a> {
+    fn new(
+        checkpoint: &'a Checkpoint,
+        family: &'static dyn Family,
+        topology: &'a Topology,
+        keep: &'a Keep,
+        layout: Layout,
+    ) -> Self {
+        Self {
+            checkpoint,
+            family,
+            topology,
+            keep,
+            layout,
+        }
+    }
+
+    /// Fails if the engine would not take the result and it is written for it.
+    fn check_served(&self) -> Result<()> {
+        let refusal = match (self.layout, self.family.serving(self.topology)) {
+            (Layout::Hf, _) => None,
+            (Layout::Engine, Serving::No(reason)) => Some(reason),
+            (Layout::Engine, _) => fp8_refusal(self.checkpoint, self.family, self.topology, false),
+        };
+        match refusal {
+            None => Ok(()),
+            Some(reason) => Err(Error::NotServed {
+                model: self.checkpoint.name(),
+                reason,
+            }),
+        }
+    }
+
     /// Whether the result stacks the experts of a layer.
     fn stacks_experts(&self) -> bool {
         match self.layout {
@@ -255,12 +290,7 @@ fn write_directory(
     progress: &dyn Progress,
     record: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Summary> {
-    if let (Layout::Engine, Serving::No(reason)) = (cut.layout, cut.family.serving(cut.topology)) {
-        return Err(Error::NotServed {
-            model: cut.checkpoint.name(),
-            reason,
-        });
-    }
+    cut.check_served()?;
     let outputs = layout::outputs(cut)?;
     let shards = shard::partition(outputs, options.max_shard_bytes)?;
     let summary = Summary {

@@ -96,7 +96,7 @@ impl Family for Glm4Moe {
 
     fn spell_for_others(&self, config: &mut Value) {
         if let Some(config) = config.as_object_mut() {
-            config.remove(INTERLEAVED);
+            config.shift_remove(INTERLEAVED);
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::Result;
 #[derive(Debug)]
 pub(super) struct Glm4MoeLite;
 
+/// How many of the first layers are dense.
+const LEADING: &str = "first_k_dense_replace";
+
 /// Says of every layer whether it is dense.
 const LAYER_TYPES: &str = "mlp_layer_types";
 
@@ -65,7 +68,11 @@ impl Family for Glm4MoeLite {
         let rule = router::biased_sigmoid(config, (1, 1), 1.8)?;
         let dense = match config.has(LAYER_TYPES) {
             true => leading_dense(config)?,
-            false => config.natural_or("first_k_dense_replace", DEFAULTS.dense)?,
+            // transformers has one dense layer then, whatever this field says.
+            false if config.natural_or(LEADING, DEFAULTS.dense)? != DEFAULTS.dense => {
+                return Err(config.error(LEADING, "1, or `mlp_layer_types` beside it"));
+            }
+            false => DEFAULTS.dense,
         };
         deepseek::latent_moe(config, rule, dense, &DEFAULTS)
     }

@@ -13,6 +13,7 @@ mod glm4_moe_lite;
 mod grouped;
 mod keep;
 mod latent;
+mod minimax_m2;
 mod mixtral;
 mod names;
 mod olmoe;
@@ -51,6 +52,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &mixtral::Mixtral,
     &phimoe::PhiMoe,
     &olmoe::Olmoe,
+    &minimax_m2::MiniMaxM2,
     &deepseek_v2::DeepSeekV2,
     &deepseek_v3::DeepSeekV3,
     &glm4_moe::Glm4Moe,
@@ -68,6 +70,11 @@ pub trait Family: Sync + std::fmt::Debug {
 
     /// How tensors are called.
     fn names(&self) -> &'static Names;
+
+    /// What the names of a vision tower begin with, if there is one.
+    fn vision(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Whether checkpoints on the hub stack the experts of a layer, as
     /// [E, H, 2I] and [E, I, H].
@@ -106,7 +113,7 @@ pub trait Family: Sync + std::fmt::Debug {
 pub enum Serving {
     /// As a language model.
     Text(EngineLayout),
-    /// As a model that also sees images.
+    /// As a model that also sees images, with all tensors of its vision tower.
     Multimodal(EngineLayout),
     /// Not at all, for this reason.
     No(&'static str),

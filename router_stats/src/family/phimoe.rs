@@ -138,7 +138,7 @@ impl Family for PhiMoe {
             spell::default(config, ORIGINAL_POSITIONS, topology.max_positions);
             return;
         };
-        spell::default(config, ORIGINAL_POSITIONS, long.original);
+        config[ORIGINAL_POSITIONS] = long.original.into();
         config["rope_scaling"]["type"] = "longrope".into();
         if let Some(positions) = engine_positions(long) {
             config[OWN_POSITIONS] = topology.max_positions.into();
@@ -149,12 +149,16 @@ impl Family for PhiMoe {
     fn spell_for_others(&self, config: &mut Value) {
         let own = config
             .as_object_mut()
-            .and_then(|config| config.remove(OWN_POSITIONS));
+            .and_then(|config| config.shift_remove(OWN_POSITIONS));
         if let Some(own) = own {
             config[POSITIONS] = own;
         }
     }
 }
+
+/// How far the engine's magnitude may be from the model's, relatively: as far
+/// as the next number of positions.
+const CLOSE: f64 = 1e-5;
 
 /// The number of positions from which the engine computes the magnitude that
 /// the model has, m = √(1 + ln(positions/original)/ln(original)); `None` if
@@ -167,7 +171,7 @@ fn engine_positions(long: &LongRope) -> Option<usize> {
     } else {
         1.0
     };
-    let close = (magnitude / long.short_magnitude - 1.0).abs() < 1e-3;
+    let close = (magnitude / long.short_magnitude - 1.0).abs() < CLOSE;
     (close && positions <= MAX_POSITIONS).then_some(positions as usize)
 }
 
@@ -177,6 +181,9 @@ mod tests {
 
     use super::*;
     use crate::family::tests::{read, refusal, refuses, with, without};
+
+    /// √(4/3): of 256 positions after 64.
+    const MAGNITUDE: f64 = 1.154_700_538_379_251_5;
 
     fn small() -> Value {
         json!({
@@ -188,7 +195,7 @@ mod tests {
             "rope_scaling": {
                 "type": "longrope", "original_max_position_embeddings": 64,
                 "short_factor": [1.0, 1.1, 1.2, 1.3], "long_factor": [2.0, 3.0, 4.0, 5.0],
-                "short_mscale": 1.2, "long_mscale": 1.2
+                "short_mscale": MAGNITUDE, "long_mscale": MAGNITUDE
             }
         })
     }
@@ -247,8 +254,8 @@ mod tests {
         PhiMoe.spell_for_engine(&mut spelled, &topology);
         assert_eq!(spelled["architectures"], json!(["PhiMoEForCausalLM"]));
         assert_eq!(spelled["original_max_position_embeddings"], 64);
-        // 64^(1.2²)
-        assert_eq!(spelled["max_position_embeddings"], 399);
+        // 64^(4/3)
+        assert_eq!(spelled["max_position_embeddings"], 256);
         assert_eq!(read(&PhiMoe, &spelled).unwrap(), topology);
         PhiMoe.spell_for_others(&mut spelled);
         assert_eq!(spelled["max_position_embeddings"], 512);
@@ -263,7 +270,7 @@ mod tests {
             value["rope_scaling"]["long_mscale"] = long.into();
             refusal(&PhiMoe, &value)
         };
-        assert_eq!(magnitudes(1.2, 1.2), "");
+        assert_eq!(magnitudes(MAGNITUDE, MAGNITUDE), "");
         assert_eq!(magnitudes(1.0, 1.0), "");
         assert!(magnitudes(1.2, 1.3).contains("one magnitude"));
         assert!(magnitudes(0.9, 0.9).contains("cannot be given"));

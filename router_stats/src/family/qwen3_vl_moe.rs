@@ -27,6 +27,9 @@ static NAMES: Names = Names {
 
 const TEXT: &str = "text_config";
 
+/// Pairs of dimensions that turn with time, height and width, by default.
+const SECTIONS: [usize; 3] = [24, 20, 20];
+
 impl Family for Qwen3VlMoe {
     fn model_type(&self) -> &'static str {
         "qwen3_vl_moe"
@@ -38,6 +41,10 @@ impl Family for Qwen3VlMoe {
 
     fn names(&self) -> &'static Names {
         &NAMES
+    }
+
+    fn vision(&self) -> Option<&'static str> {
+        Some("model.visual.")
     }
 
     fn stacks_experts(&self) -> bool {
@@ -80,8 +87,10 @@ impl Family for Qwen3VlMoe {
         text["norm_topk_prob"] = true.into();
         if let Projections::Grouped(query) = &topology.attention.projections {
             spell::default(text, "head_dim", query.head_dim);
+            if query.head_dim == 2 * SECTIONS.iter().sum::<usize>() {
+                spell::default(text, "rope_scaling", json!({"mrope_section": SECTIONS}));
+            }
         }
-        spell::default(text, "rope_scaling", json!({"mrope_section": [24, 20, 20]}));
         spell::default(config, "tie_word_embeddings", topology.tied_head);
         spell::default(config, "vision_start_token_id", 151_652);
         spell::default(config, "vision_end_token_id", 151_653);
@@ -147,7 +156,8 @@ mod tests {
 
     #[test]
     fn the_engine_is_told_what_transformers_takes_for_granted() {
-        let value = small();
+        let mut value = small();
+        value[TEXT]["head_dim"] = 128.into();
         let topology = read(&Qwen3VlMoe, &value).unwrap();
         let mut spelled = value.clone();
         Qwen3VlMoe.spell_for_engine(&mut spelled, &topology);

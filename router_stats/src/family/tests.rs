@@ -99,7 +99,7 @@ fn published() -> Vec<Case> {
         })
         .collect();
     cases.sort_by(|a, b| a.name.cmp(&b.name));
-    assert!(cases.len() >= 19);
+    assert!(cases.len() >= 20);
     cases
 }
 
@@ -135,6 +135,10 @@ fn nest(config: &mut Value) {
         if let Some(value) = fields.remove(field) {
             rope.insert(field.to_owned(), value);
         }
+    }
+    if let Some(dim) = fields.get("rotary_dim").and_then(Value::as_f64) {
+        let fraction = dim / fields["head_dim"].as_f64().unwrap();
+        rope.insert("partial_rotary_factor".to_owned(), fraction.into());
     }
     fields.insert("rope_parameters".to_owned(), rope.into());
     if model_type.starts_with("qwen3") {

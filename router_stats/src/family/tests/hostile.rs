@@ -33,6 +33,7 @@ fn use_all(family: &dyn Family, value: &Value) {
         Err(other) => panic!("{other:?}"),
     };
     family.serving(&topology);
+    assert!(!topology.tensors_beside_experts(family.names()).is_empty());
     let mut spelled = value.clone();
     family.spell_for_engine(&mut spelled, &topology);
     family.spell_for_others(&mut spelled);

@@ -14,6 +14,7 @@ fn published_models_are_served_or_refused_for_a_reason() {
         ("glm-4.6", "Text stacked adjacent"),
         ("glm-4.7-flash", "Text stacked"),
         ("kimi-k2-instruct", "Text stacked"),
+        ("minimax-m2", "No: no loader for MiniMaxM2ForCausalLM"),
         ("mixtral-8x22b-v0.1", "Text"),
         ("mixtral-8x7b-v0.1", "Text"),
         ("olmoe-1b-7b-0924", "No: no loader for OlmoeForCausalLM"),
