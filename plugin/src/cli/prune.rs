@@ -89,6 +89,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         &args.output,
         &options,
     )?;
+    plan.expect_even()?;
     let report = if args.no_eval {
         None
     } else {

@@ -131,6 +131,8 @@ impl Job {
                 )
             }
         };
+        // The engine's layout states one count: refused before the loss is measured.
+        plan.expect_even()?;
         let report = match (&self.evaluation, texts) {
             (Some(options), Some(texts)) => {
                 let report = evaluate(&model, &plan, &texts.held_out, options, cache, reporter)?;
