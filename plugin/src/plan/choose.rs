@@ -51,10 +51,16 @@ impl<'a> Choice<'a> {
         let criterion = layers::layer_criterion(&options.layer_criterion)?;
         if let Some(budget) = options.drop_layers {
             let count = budget.of(topology.layers())?;
-            let pinned: Vec<bool> = protected
+            let mut pinned: Vec<bool> = protected
                 .iter()
                 .map(|experts| !experts.is_empty())
                 .collect();
+            // A model of experts keeps a layer of them.
+            if count >= topology.moes().count() {
+                let moes = (0..topology.layers()).filter(|&layer| topology.moe(layer).is_some());
+                let most = moes.max_by(|&a, &b| influence[a][0].total_cmp(&influence[b][0]));
+                most.into_iter().for_each(|layer| pinned[layer] = true);
+            }
             let chosen = criterion.choose(stats, weights, count, &pinned)?;
             let chosen = chosen.ok_or_else(|| Error::ProtectedLayers {
                 budget,
