@@ -21,8 +21,8 @@ impl ValidPlan {
     ///
     /// # Errors
     /// [`Error::OtherModel`] if it was made for another checkpoint;
-    /// [`Error::Plan`] or [`Error::UnevenExperts`] if it contradicts itself or
-    /// the model, or leaves fewer experts than the model routes to;
+    /// [`Error::Plan`] if it contradicts itself or the model, or leaves fewer
+    /// experts than the model routes to;
     /// [`Error::PlanVersion`].
     pub fn new(
         plan: Plan,
@@ -143,33 +143,9 @@ pub(super) fn validate(mut plan: Plan, label: &str, target: &Target<'_>) -> Resu
         } => contradiction.of(&what, &expected, &found),
         other => other.into(),
     })?;
-    check_even(label, topology, &keep)?;
     plan.before = Size::of(checkpoint, family, topology, &Keep::all(topology))?;
     plan.after = Size::of(checkpoint, family, topology, &keep)?;
     Ok(ValidPlan { plan, keep })
-}
-
-/// Fails if kept layers keep different numbers of experts: configurations, and
-/// the engine, know one number.
-fn check_even(label: &str, topology: &Topology, keep: &Keep) -> Result<()> {
-    let mut counts = keep
-        .layers
-        .iter()
-        .filter(|&&layer| topology.moe(layer).is_some())
-        .map(|&layer| (layer, keep.experts[layer].len()));
-    let Some((first, first_count)) = counts.next() else {
-        return Ok(());
-    };
-    match counts.find(|&(_, count)| count != first_count) {
-        None => Ok(()),
-        Some((other, other_count)) => Err(Error::UnevenExperts {
-            plan: label.to_owned(),
-            first,
-            first_count,
-            other,
-            other_count,
-        }),
-    }
 }
 
 /// Builds the errors of one plan.
@@ -346,21 +322,12 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_keep_different_counts_are_refused() {
-        let uneven = |plan: &mut Plan| {
+    fn layers_may_keep_different_counts() {
+        let valid = check(|plan| {
             plan.layers[2].kept = vec![2, 3, 4, 5];
             plan.layers[2].removed = vec![0, 1];
-        };
-        let text = message(uneven);
-        assert!(
-            text.contains("layer 0 keeps 3 experts but layer 2 keeps 4"),
-            "{text}"
-        );
-        assert!(check(|plan| {
-            uneven(plan);
-            plan.layers[2].dropped = true;
-        })
-        .is_ok());
+        });
+        assert_eq!(valid.unwrap().plan().after.experts_per_layer, [3, 0, 4, 3]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! pairs      \
 //! values      } what the engine needs stored otherwise, to compute the same
 //! bias       /
+//! uqff       the same tensors as the engine's own format, with counts that differ by layer
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
 //! companion  config.json, tokenizer, licence: everything that is not a weight
@@ -31,6 +32,7 @@ mod pairs;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod uqff;
 mod values;
 mod write;
 
@@ -43,6 +45,7 @@ use router_stats::progress::Progress;
 pub use card::CardFacts;
 pub use companion::companions_hash;
 pub use layout::Layout;
+pub use uqff::{Uqff, UqffDevice, UqffWeights};
 pub use values::narrow_fp8_values;
 
 use crate::plan::ValidPlan;
@@ -101,8 +104,7 @@ pub struct Summary {
 /// half a checkpoint; on any failure the sibling is removed.
 ///
 /// # Errors
-/// - [`crate::Error::NotServed`] if the layout is of an engine that does not
-///   take the model;
+/// - those of [`check`];
 /// - [`crate::Error::OutputExists`], [`crate::Error::NotReplaceable`] or [`crate::Error::OutputBusy`]
 ///   if `out` cannot be written;
 /// - [`crate::Error::Unclassified`] if the checkpoint has a tensor that the family
@@ -234,12 +236,73 @@ impl Cut<'_> {
     fn stacks_experts(&self) -> bool {
         match self.layout {
             Layout::Hf => self.family.stacks_experts(),
+            Layout::Uqff(_) => false,
             Layout::Engine => self
                 .family
                 .serving(self.topology)
                 .layout()
                 .is_some_and(|layout| layout.stacked),
         }
+    }
+}
+
+/// Fails unless the checkpoint that `plan` leaves can be written in `layout`,
+/// without reading a weight.
+///
+/// # Errors
+/// [`Error::NotServed`] if the layout is of an engine that does not take the
+/// model; [`Error::UnevenExperts`] if it needs the same number of experts in
+/// every layer.
+pub fn check(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    plan: &ValidPlan,
+    layout: Layout,
+) -> Result<()> {
+    check_layout(&Cut {
+        checkpoint,
+        family,
+        topology,
+        keep: plan.keep(),
+        layout,
+    })
+}
+
+fn check_layout(cut: &Cut<'_>) -> Result<()> {
+    let serving = cut.family.serving(cut.topology);
+    if let (true, Serving::No(reason)) = (cut.layout.is_for_engine(), serving) {
+        return Err(Error::NotServed {
+            model: cut.checkpoint.name(),
+            reason,
+        });
+    }
+    if cut.layout.needs_even_counts() {
+        check_even(cut.topology, cut.keep)
+    } else {
+        uqff::check(cut)
+    }
+}
+
+/// Fails if kept layers keep different numbers of experts: a configuration
+/// states one.
+fn check_even(topology: &Topology, keep: &Keep) -> Result<()> {
+    let mut counts = keep
+        .layers
+        .iter()
+        .filter(|&&layer| topology.moe(layer).is_some())
+        .map(|&layer| (layer, keep.experts[layer].len()));
+    let Some((first, first_count)) = counts.next() else {
+        return Ok(());
+    };
+    match counts.find(|&(_, count)| count != first_count) {
+        None => Ok(()),
+        Some((other, other_count)) => Err(Error::UnevenExperts {
+            first,
+            first_count,
+            other,
+            other_count,
+        }),
     }
 }
 
@@ -252,14 +315,23 @@ fn write_directory(
     progress: &dyn Progress,
     record: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Summary> {
-    if let (Layout::Engine, Serving::No(reason)) = (cut.layout, cut.family.serving(cut.topology)) {
-        return Err(Error::NotServed {
-            model: cut.checkpoint.name(),
-            reason,
-        });
-    }
-    let outputs = layout::outputs(cut)?;
-    let shards = shard::partition(outputs, options.max_shard_bytes)?;
+    check_layout(cut)?;
+    let shards = match cut.layout {
+        Layout::Hf | Layout::Engine => {
+            shard::partition(layout::outputs(cut)?, options.max_shard_bytes)?
+        }
+        Layout::Uqff(uqff) => {
+            let files = uqff::files(cut, uqff)?;
+            let residual = |_, _| uqff::RESIDUAL.to_owned();
+            let mut shards = shard::partition_as(files.residual, u64::MAX, residual)?;
+            shards.extend(shard::partition_as(
+                files.artifacts,
+                options.max_shard_bytes,
+                |index, _| uqff.file(index),
+            )?);
+            shards
+        }
+    };
     let summary = Summary {
         bytes: shards.iter().map(|shard| shard.bytes).sum(),
         tensors: shards.iter().map(|shard| shard.outputs.len()).sum(),

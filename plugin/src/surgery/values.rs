@@ -10,7 +10,7 @@ use router_stats::family::{Family, Latent, Projections, Topology};
 use safetensors::Dtype;
 use serde_json::Value;
 
-use super::{Cut, Layout};
+use super::Cut;
 
 /// The field of `config.json` that holds the width of values.
 const FIELD: &str = "v_head_dim";
@@ -63,9 +63,10 @@ pub fn narrow_fp8_values(
 
 /// The attention whose values have to become wider, and how wide.
 fn widened<'a>(cut: &Cut<'a>) -> Option<(&'a Latent, usize)> {
-    match cut.layout {
-        Layout::Engine if !is_fp8(cut.checkpoint, cut.family) => narrow(cut.topology),
-        _ => None,
+    if cut.layout.is_for_engine() && !is_fp8(cut.checkpoint, cut.family) {
+        narrow(cut.topology)
+    } else {
+        None
     }
 }
 
