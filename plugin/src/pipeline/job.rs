@@ -13,7 +13,7 @@ use super::{
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
-use crate::surgery::{self, CardFacts, PLAN_FILE};
+use crate::surgery::{self, CardFacts, Layout, Uqff, UqffDevice, UqffWeights, PLAN_FILE};
 use crate::{Error, Result};
 
 /// What is to become of the model.
@@ -40,6 +40,10 @@ pub struct Job {
     pub calibration: Calibration,
     /// How the loss is measured; `None` does not.
     pub evaluation: Option<EvaluationOptions>,
+    /// Numbers of linear layers if layers keep different numbers of experts,
+    /// which are then quantised when they are written; none if the engine is
+    /// to quantise them to a type that is not written here.
+    pub uneven_weights: Option<UqffWeights>,
     /// Where computations run.
     pub device: Device,
     /// Where intermediate files are kept.
@@ -61,6 +65,8 @@ pub struct Outcome {
     pub report: Option<Report>,
     /// Whether it also sees images.
     pub images: bool,
+    /// How it is stored, if its layers keep different numbers of experts.
+    pub uqff: Option<Uqff>,
 }
 
 impl Job {
@@ -106,6 +112,8 @@ impl Job {
                 let plan =
                     ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
                 reporter.report("Planned", &decide::summary(&plan));
+                // What cannot be served is refused before the long work.
+                self.layout(&model, &plan)?;
                 (plan, self.evaluation.as_ref().map(|_| texts()).transpose()?)
             }
             Change::Make(options) => {
@@ -139,14 +147,52 @@ impl Job {
             source: self.source.hub_id(),
             report: report.clone(),
         };
-        let dir = super::write(&model, &plan, card, cache, reporter)?;
+        let layout = self.layout(&model, &plan)?;
+        let dir = super::write(&model, &plan, layout, card, cache, reporter)?;
         Ok(Outcome {
             dir,
             before: plan.plan().before.clone(),
             plan: Some(plan.plan().clone()),
             report,
             images,
+            uqff: match layout {
+                Layout::Uqff(uqff) => Some(uqff),
+                Layout::Engine | Layout::Hf => None,
+            },
         })
+    }
+
+    /// How the engine reads what `plan` leaves of the model.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`], or [`Error::Option`] for a type of quantisation, if
+    /// layers keep different numbers of experts and the engine cannot load that.
+    fn layout(&self, model: &Model, plan: &ValidPlan) -> Result<Layout> {
+        let (keep, topology) = (plan.keep(), model.topology());
+        let layout = if keep.uniform_experts(topology).is_some() {
+            Layout::Engine
+        } else {
+            let weights = self.uneven_weights.ok_or_else(|| Error::Option {
+                option: "--isq",
+                expected: format!(
+                    "one of {} where layers keep different numbers of experts",
+                    UqffWeights::ALL[1..]
+                        .iter()
+                        .map(|it| it.name())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+                found: "another type".to_owned(),
+            })?;
+            let device = if self.device.is_cpu() {
+                UqffDevice::Cpu
+            } else {
+                UqffDevice::Gpu
+            };
+            Layout::Uqff(Uqff { weights, device })
+        };
+        surgery::check(model.checkpoint(), model.family(), topology, plan, layout)?;
+        Ok(layout)
     }
 
     /// The model as it is, in a layout that the engine reads. A directory that
@@ -163,6 +209,7 @@ impl Job {
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
             images,
+            uqff: None,
         })
     }
 
@@ -221,6 +268,7 @@ mod tests {
             texts: Vec::new(),
             calibration: Calibration::default(),
             evaluation: None,
+            uneven_weights: None,
             device: Device::Cpu,
             cache: Cache::new("unused"),
             reporter: Arc::new(Silent),
