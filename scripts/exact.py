@@ -69,7 +69,7 @@ def _rms_norm(module):
 
 
 def _router(module):
-    def forward(x):
+    def forward(x, *_bias):  # MiniMax-M2's block hands it over
         logits = F.linear(x.reshape(-1, x.shape[-1]), module.weight)
         chosen, gates, _ = routing.route(module, logits)
         return logits, gates, chosen

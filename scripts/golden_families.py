@@ -104,6 +104,17 @@ FAMILIES = {
             },
         ),
     },
+    "minimax_m2": {
+        "seed": 1643,
+        "kept": {0: [0, 2, 3, 5, 7], 1: [1, 2, 4, 5, 6], 2: [0, 1, 3, 6, 7]},
+        "holds": "model.layers.2.block_sparse_moe.e_score_correction_bias",
+        "config": layout.model_config(
+            "minimax_m2", **COMMON | {
+                "attn_type_list": [1, 1, 1], "head_dim": 16, "intermediate_size": 12, "num_experts_per_tok": 3,
+                "num_hidden_layers": 3, "num_local_experts": 8, "rope_theta": 5000000, "rotary_dim": 8,
+            },
+        ),
+    },
     "qwen2_moe": {
         "seed": 1198,
         "kept": {0: [0, 2, 3, 5, 7], 2: [1, 2, 4, 5, 6]},

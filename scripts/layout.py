@@ -57,6 +57,19 @@ _FAMILIES = {
     "glm4_moe": ("Glm4MoeForCausalLM", _GLM),
     "glm4_moe_lite": ("Glm4MoeLiteForCausalLM", _GLM | {"attention_bias": False, "topk_method": "noaux_tc"}),
     "kimi_k2": ("DeepseekV3ForCausalLM", _DEEPSEEK | _NO_AUXILIARY_LOSS),
+    "minimax_m2": (
+        "MiniMaxM2ForCausalLM",
+        {
+            "num_mtp_modules": 3,
+            "qk_norm_type": "per_layer",
+            "rms_norm_eps": 1e-6,
+            "scoring_func": "sigmoid",
+            "shared_intermediate_size": 0,
+            "use_mtp": True,
+            "use_qk_norm": True,
+            "use_routing_bias": True,
+        },
+    ),
     "mixtral": (
         "MixtralForCausalLM",
         _BALANCED | {"rms_norm_eps": 1e-5, "router_jitter_noise": 0.0, "sliding_window": None},

@@ -41,6 +41,9 @@ def load_with_report(path, dtype=torch.float32):
     model.eval()
     if config["model_type"] == "phimoe":
         _choose_long_factors(model.model.rotary_emb)
+    if config["model_type"] == "minimax_m2":
+        for layer in layers(model):
+            _complete_router(layer.mlp)
     if dtype == torch.float64:
         exact.compute_in_float64(model)
     return model, report
@@ -57,6 +60,15 @@ def _choose_long_factors(rotary):
         return forward(x, position_ids)
 
     rotary.forward = by_length
+
+
+def _complete_router(mlp):
+    """MiniMax-M2's router is handed its bias by the MoE block, which owns it, and has no options:
+    it gets what routing.py finds on the others, beside its parameters and buffers."""
+    vars(mlp.gate).update(
+        e_score_correction_bias=mlp.e_score_correction_bias,
+        norm_topk_prob=True, num_group=1, topk_group=1, routed_scaling_factor=1.0,
+    )  # fmt: skip
 
 
 def text_config(model):
@@ -123,10 +135,11 @@ def slice_experts(model, kept):
 
 
 _EXPERT_COUNTS = ("num_experts", "num_local_experts", "n_routed_experts")
+_ROUTER_PARTS = ("gate", "router", "e_score_correction_bias")
 
 
 def _is_per_expert(name):
-    return ".experts." in name or name.split(".mlp.")[1].split(".")[0] in ("gate", "router")
+    return ".experts." in name or name.split(".mlp.")[1].split(".")[0] in _ROUTER_PARTS
 
 
 def drop_layers(model, dropped):

@@ -98,6 +98,7 @@ _RULES = {
     "deepseekv3": _biased_sigmoid,
     "glm4moe": _biased_sigmoid,
     "glm4moelite": _biased_sigmoid,
+    "minimaxm2": _biased_sigmoid,
     "mixtral": _softmax,
     "olmoe": _softmax,
     "phimoe": _sparsemixer,

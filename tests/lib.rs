@@ -20,13 +20,14 @@ use router_stats::forward::Model;
 use router_stats::progress::Silent;
 
 /// Directories under `golden`, one or more for every family.
-pub const CHECKPOINTS: [&str; 12] = [
+pub const CHECKPOINTS: [&str; 13] = [
     "qwen3_moe",
     "qwen3_vl_moe",
     "qwen2_moe",
     "mixtral",
     "phimoe",
     "olmoe",
+    "minimax_m2",
     "deepseek_v2",
     "deepseek_v2_lite",
     "deepseek_v3",

@@ -163,10 +163,12 @@ pub enum Error {
     },
     /// Kept layers keep different numbers of experts.
     #[error(
-        "layer {first} keeps {first_count} experts but layer {other} keeps {other_count}: \
+        "{plan}: layer {first} keeps {first_count} experts but layer {other} keeps {other_count}: \
          this layout states one number of experts for all layers"
     )]
     UnevenExperts {
+        /// The plan's file, or `the plan`.
+        plan: String,
         /// First kept MoE layer.
         first: usize,
         /// Experts it keeps.
@@ -328,8 +330,8 @@ impl Error {
             Self::NotReplaceable { .. } => "choose another directory with -o".to_owned(),
             Self::OutputBusy { .. } => "wait for it, or choose another directory with -o".to_owned(),
             Self::Unclassified { .. } => {
-                "this variant of the family is not supported; multi-token-prediction blocks and quantised \
-                 experts have to be removed or converted first"
+                "this variant of the family is not supported: the family has no such tensor, or config.json \
+                 counts other blocks or experts"
                     .to_owned()
             }
             Self::UnevenExperts { .. } => {

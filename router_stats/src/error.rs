@@ -310,6 +310,9 @@ impl Error {
             Self::NotACheckpoint { .. } => {
                 "a checkpoint is a Hugging Face directory: config.json and model.safetensors, or an index with its shards"
             }
+            Self::Config { .. } => {
+                "what the model computes depends on this field; compare with the config.json it was published with"
+            }
             Self::UnknownFamily { .. } => {
                 "this version prunes the families listed; CONTRIBUTING.md explains how to add one"
             }

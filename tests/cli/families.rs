@@ -25,8 +25,9 @@ const SERVED: [(&str, &str); 9] = [
 ];
 
 /// Those that it does not take, and a word of the reason.
-const REFUSED: [(&str, &str); 3] = [
+const REFUSED: [(&str, &str); 4] = [
     ("olmoe", "no loader for OlmoeForCausalLM"),
+    ("minimax_m2", "no loader for MiniMaxM2ForCausalLM"),
     ("qwen2_moe", "no loader for Qwen2MoeForCausalLM"),
     ("deepseek_v2", "group-limited router"),
 ];
@@ -62,6 +63,7 @@ fn served_families_answer() {
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let server = Server::start(&workshop, &[&flags[..], &["--no-eval"]].concat(), None);
         let pruning = server.get("/v1/pruning");
+        assert_eq!(pruning["caveat"].is_string(), name == "phimoe");
         let layers = pruning["plan"]["layers"].as_array().unwrap();
         let removed = |layer: &Value| layer["removed"].as_array().map_or(0, Vec::len);
         assert!(layers.iter().map(removed).sum::<usize>() > 0, "{name}");

@@ -1,7 +1,7 @@
 //! Law 1: a plan that keeps everything reproduces every tensor bit for bit.
 
 use mistralrs_prune::plan::PlanOptions;
-use mistralrs_prune::surgery::Layout;
+use mistralrs_prune::surgery::{self, Layout};
 use prune_tests::{at_most, demo, logits, open, ragged, worst, Golden};
 use router_stats::family::{Projections, Role};
 use router_stats::forward::Model;
@@ -67,6 +67,17 @@ fn the_way_to_the_engine_s_layout_and_back_changes_nothing() {
         let difference = worst(&logits(&engine.model, &sequences, None), &expected);
         let what = format!("{} for the engine", model.family().model_type());
         at_most(1e-5, difference, &what);
+        // What is in the engine's layout stays in it.
+        let again = Cut::convert(&engine.model, Layout::Engine);
+        assert_same_tensors(&engine.model, &again.model);
+        let config = |cut: &Cut| cut.model.checkpoint().config().value().clone();
+        assert_eq!(config(&again), config(&engine));
+        let stored = |model: &Model| {
+            let (checkpoint, family) = (model.checkpoint(), model.family());
+            surgery::is_stored_as(checkpoint, family, model.topology(), Layout::Engine).unwrap()
+        };
+        assert!(stored(&engine.model), "{what}");
+
         let back = Cut::convert(&engine.model, Layout::Hf);
         let values = |model: &Model| match &model.topology().attention.projections {
             Projections::Grouped(_) => None,

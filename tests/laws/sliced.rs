@@ -1,5 +1,5 @@
-//! Law 2: a sliced model is the full one with the router logits of dropped
-//! experts at −∞ and dropped layers skipped (f32, ≤ 1e-5).
+//! Law 2: a sliced model is the full one with dropped experts impossible to
+//! choose and dropped layers skipped (f32, ≤ 1e-5).
 
 use mistralrs_prune::plan::{LayerBudget, PlanOptions, ValidPlan};
 use mistralrs_prune::surgery::Layout;

@@ -96,6 +96,10 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let router = moe.map(|(_, moe)| moe.router.to_string());
     let shared = moe.and_then(|(_, moe)| moe.shared);
     let serving = model.family().serving(topology);
+    let (checkpoint, family) = (model.checkpoint(), model.family());
+    let refusal = |on_cpu| crate::surgery::fp8_refusal(checkpoint, family, topology, on_cpu);
+    let note = refusal(false).or(serving.note()).or(refusal(true));
+    let is_served = serving.layout().is_some() && refusal(false).is_none();
     if as_json {
         return Ok(output::json(&json!({
             "kind": "checkpoint",
@@ -106,8 +110,8 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             "top_k": moe.map(|(_, moe)| moe.router.top_k),
             "router": router,
             "shared_expert_width": shared.map(|shared| shared.intermediate),
-            "served": serving.layout().is_some(),
-            "serving_note": serving.note(),
+            "served": is_served,
+            "serving_note": note,
             "hidden": topology.hidden,
             "vocabulary": topology.vocab,
             "expert_layout": stored.as_ref().map(|(layout, _)| layout),
@@ -142,10 +146,10 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
                 "no"
             },
         ]);
-    let served = match (serving.layout(), serving.note()) {
-        (Some(_), None) => "yes".to_owned(),
-        (Some(_), Some(note)) => format!("yes; {note}"),
-        (None, note) => format!("no: {}", note.unwrap_or_default()),
+    let served = match (is_served, note) {
+        (true, None) => "yes".to_owned(),
+        (true, Some(note)) => format!("yes; {note}"),
+        (false, note) => format!("no: {}", note.unwrap_or_default()),
     };
     table.row(["served", &served]);
     if let Some(plan) = pruned {

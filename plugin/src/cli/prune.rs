@@ -104,8 +104,25 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         model.topology(),
     )?;
     let layout = args.layout();
-    // What cannot be written is refused before the long work.
+    let mut options = SurgeryOptions {
+        layout,
+        force: args.force,
+        card: CardFacts {
+            source: args.model.source().hub_id(),
+            report: None,
+            prediction_layers: model.topology().prediction_layers,
+        },
+        ..SurgeryOptions::default()
+    };
+    // What can be refused is refused before the evaluation.
     surgery::check(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        &args.output,
+        &options,
+    )?;
+    surgery::check_counts(
         model.checkpoint(),
         model.family(),
         model.topology(),
@@ -124,15 +141,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
             &model, &plan, &corpus, &options, &cache, &console,
         )?)
     };
-    let options = SurgeryOptions {
-        layout,
-        force: args.force,
-        card: CardFacts {
-            source: args.model.source().hub_id(),
-            report: report.clone(),
-        },
-        ..SurgeryOptions::default()
-    };
+    options.card.report.clone_from(&report);
     crate::cache::make_parent(&args.output)?;
     let started = std::time::Instant::now();
     let summary = surgery::prune(

@@ -188,6 +188,9 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
             return Err(router_stats::Error::Interrupted.into());
         }
         console.text(&format!("\n{}\n", table(server.outcome())));
+        if let Some(caveat) = server.outcome().caveat {
+            console.hint(&format!("{caveat}; the loss above is the model's"));
+        }
         console.report("Serving", &format!("{id} at http://{address}"));
         console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /v1/models");
         if bundled {

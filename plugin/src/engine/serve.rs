@@ -304,6 +304,7 @@ fn description(id: &str, outcome: &Outcome) -> Result<Value> {
         "pruned": outcome.plan.is_some(),
         "plan": outcome.plan,
         "evaluation": outcome.report,
+        "caveat": outcome.caveat,
     }))
 }
 

@@ -67,6 +67,8 @@ pub struct Outcome {
     pub images: bool,
     /// How it is stored, if its layers keep different numbers of experts.
     pub uqff: Option<Uqff>,
+    /// What the engine computes otherwise than the model.
+    pub caveat: Option<&'static str>,
 }
 
 impl Job {
@@ -112,8 +114,6 @@ impl Job {
                 let plan =
                     ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
                 reporter.report("Planned", &decide::summary(&plan));
-                // What cannot be served is refused before the long work.
-                self.layout(&model, &plan)?;
                 (plan, self.evaluation.as_ref().map(|_| texts()).transpose()?)
             }
             Change::Make(options) => {
@@ -133,6 +133,8 @@ impl Job {
                 )
             }
         };
+        // What cannot be served is refused before the loss is measured.
+        let layout = self.layout(&model, &plan)?;
         let report = match (&self.evaluation, texts) {
             (Some(options), Some(texts)) => {
                 let report = evaluate(&model, &plan, &texts.held_out, options, cache, reporter)?;
@@ -146,8 +148,8 @@ impl Job {
         let card = CardFacts {
             source: self.source.hub_id(),
             report: report.clone(),
+            prediction_layers: model.topology().prediction_layers,
         };
-        let layout = self.layout(&model, &plan)?;
         let dir = super::write(&model, &plan, layout, card, cache, reporter)?;
         Ok(Outcome {
             dir,
@@ -159,6 +161,7 @@ impl Job {
                 Layout::Uqff(uqff) => Some(uqff),
                 Layout::Engine | Layout::Hf => None,
             },
+            caveat: caveat(&model),
         })
     }
 
@@ -191,7 +194,7 @@ impl Job {
             };
             Layout::Uqff(Uqff { weights, device })
         };
-        surgery::check(model.checkpoint(), model.family(), topology, plan, layout)?;
+        surgery::check_counts(model.checkpoint(), model.family(), topology, plan, layout)?;
         Ok(layout)
     }
 
@@ -210,36 +213,44 @@ impl Job {
             report: super::write::loss(dir),
             images,
             uqff: None,
+            caveat: caveat(model),
         })
     }
 
-    /// Whether the model also sees images. Says what the engine computes
-    /// otherwise.
+    /// Whether the model also sees images.
     ///
     /// # Errors
     /// [`Error::NotServed`] if the engine does not take it, before any long
     /// work.
     fn served(&self, model: &Model) -> Result<bool> {
         let serving = model.family().serving(model.topology());
-        let caveat = serving.layout().and_then(|layout| layout.caveat);
-        if let Some(caveat) = caveat {
-            self.reporter.hint(caveat);
-        }
         let refused = |reason| {
             let model = model.name.clone();
             Err(Error::NotServed { model, reason })
         };
-        let narrow =
-            surgery::narrow_fp8_values(model.checkpoint(), model.family(), model.topology());
-        match serving {
-            Serving::No(reason) => refused(reason),
-            _ if narrow && self.device.is_cpu() => refused(
-                "mistral.rs 0.8.1 needs a GPU for fp8 weights and values narrower than queries",
-            ),
-            Serving::Text(_) => Ok(false),
-            Serving::Multimodal(_) => Ok(true),
+        let fp8 = surgery::fp8_refusal(
+            model.checkpoint(),
+            model.family(),
+            model.topology(),
+            self.device.is_cpu(),
+        );
+        let blind = model.family().vision().is_some_and(|vision| {
+            let mut names = model.checkpoint().names();
+            !names.any(|name| name.starts_with(vision))
+        });
+        match (serving, fp8) {
+            (Serving::No(reason), _) | (_, Some(reason)) => refused(reason),
+            _ if blind => refused("mistral.rs 0.8.1 needs its vision tower, which is not there"),
+            (Serving::Text(_), None) => Ok(false),
+            (Serving::Multimodal(_), None) => Ok(true),
         }
     }
+}
+
+/// What the engine computes otherwise than `model`.
+fn caveat(model: &Model) -> Option<&'static str> {
+    let serving = model.family().serving(model.topology());
+    serving.layout()?.caveat
 }
 
 /// What a plan is called by its file: `half` of `plans/half.plan.json`.

@@ -59,6 +59,31 @@ impl ValidPlan {
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
+
+    /// Fails if kept MoE layers keep different numbers of experts, for layouts
+    /// whose configuration states one number.
+    ///
+    /// # Errors
+    /// [`Error::UnevenExperts`]
+    pub fn expect_even(&self) -> Result<()> {
+        let kept = self.plan.layers.iter().filter(|layer| !layer.dropped);
+        let mut counts = kept
+            .map(|layer| (layer.layer, layer.kept.len()))
+            .filter(|&(_, count)| count > 0);
+        let Some((first, first_count)) = counts.next() else {
+            return Ok(());
+        };
+        match counts.find(|&(_, count)| count != first_count) {
+            None => Ok(()),
+            Some((other, other_count)) => Err(Error::UnevenExperts {
+                plan: "this plan".to_owned(),
+                first,
+                first_count,
+                other,
+                other_count,
+            }),
+        }
+    }
 }
 
 /// The checkpoint that a plan is to fit.
@@ -322,12 +347,24 @@ mod tests {
     }
 
     #[test]
-    fn layers_may_keep_different_counts() {
-        let valid = check(|plan| {
+    fn layers_that_keep_different_counts_are_valid_but_not_even() {
+        let uneven = |plan: &mut Plan| {
             plan.layers[2].kept = vec![2, 3, 4, 5];
             plan.layers[2].removed = vec![0, 1];
+        };
+        let valid = check(uneven).unwrap();
+        assert_eq!(valid.plan().after.experts_per_layer, [3, 0, 4, 3]);
+        let text = valid.expect_even().unwrap_err().to_string();
+        assert!(
+            text.contains("layer 0 keeps 3 experts but layer 2 keeps 4"),
+            "{text}"
+        );
+        let dropped = check(|plan| {
+            uneven(plan);
+            plan.layers[2].dropped = true;
         });
-        assert_eq!(valid.unwrap().plan().after.experts_per_layer, [3, 0, 4, 3]);
+        dropped.unwrap().expect_even().unwrap();
+        fixture::half().expect_even().unwrap();
     }
 
     #[test]

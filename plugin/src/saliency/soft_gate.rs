@@ -39,7 +39,7 @@ mod tests {
     use crate::saliency::testing::three_experts;
 
     #[test]
-    fn sums_probabilities_of_all_tokens() {
+    fn sums_scores_of_all_tokens() {
         assert_eq!(SoftGate.score(&three_experts(), 0), vec![3.0, 6.0, 1.0]);
     }
 }

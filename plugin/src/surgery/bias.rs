@@ -2,20 +2,20 @@
 //!
 //! The engine gives the experts of groups that were not chosen a score of 0
 //! where the model gives them −∞, so that they win over chosen ones whose score
-//! is negative. Raising the whole bias changes no order and no gate value, and
-//! makes every score positive.
+//! is negative. Raising the whole bias makes every score positive and changes no
+//! gate value, nor, up to rounding, any order.
 
 use router_stats::checkpoint::TensorView;
 use router_stats::family::MoeSpec;
 
 use super::Cut;
-use crate::Result;
+use crate::{Error, Result};
 
 /// How much the bias must be raised for the engine, if `router` is the name of
 /// a bias with a negative element and experts come from groups.
 ///
 /// # Errors
-/// If it cannot be read or is not finite.
+/// If it cannot be read, is not finite, or is so large that raising overflows.
 pub(super) fn raise(
     cut: &Cut<'_>,
     moe: &MoeSpec,
@@ -28,6 +28,16 @@ pub(super) fn raise(
     }
     let mut bias = vec![0f32; moe.experts];
     tensor.read_f32(&mut bias)?;
-    let least = bias.into_iter().fold(0.0, f32::min);
-    Ok((least < 0.0).then_some(1.0 - least))
+    let (least, most) = bias.into_iter().fold((0f32, 0f32), |(least, most), it| {
+        (least.min(it), most.max(it))
+    });
+    let by = 1.0 - least;
+    if least < 0.0 && !(most + by).is_finite() {
+        return Err(Error::Unclassified {
+            path: tensor.file().to_path_buf(),
+            tensor: tensor.name.to_owned(),
+            expected: "a bias of ordinary size".to_owned(),
+        });
+    }
+    Ok((least < 0.0).then_some(by))
 }

@@ -25,6 +25,9 @@ pub struct CardFacts {
     /// What pruning cost on held-out text, if it was measured: the first
     /// variant of this report.
     pub report: Option<Report>,
+    /// Multi-token-prediction blocks of the original, which are not carried
+    /// over.
+    pub prediction_layers: usize,
 }
 
 /// The section, in Markdown, that a model card gains.
@@ -34,7 +37,7 @@ pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String 
     [
         format!(
             "## Pruned with mistralrs-prune\n\n{}",
-            summary(plan, source)
+            summary(plan, source, facts.prediction_layers)
         ),
         sizes(&plan.before, &plan.after),
         method(plan, layout),
@@ -46,7 +49,7 @@ pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String 
         + "\n"
 }
 
-fn summary(plan: &Plan, source: &str) -> String {
+fn summary(plan: &Plan, source: &str, prediction_layers: usize) -> String {
     let dropped: Vec<_> = plan
         .layers
         .iter()
@@ -85,10 +88,14 @@ fn summary(plan: &Plan, source: &str) -> String {
     } else {
         format!("without {}", parts.join(" and "))
     };
-    format!(
+    let mut text = format!(
         "This is `{}` {what}. What is left has the weights it had: nothing was retrained.",
         inline(source)
-    )
+    );
+    if prediction_layers > 0 {
+        text.push_str(" Its multi-token-prediction blocks were not carried over.");
+    }
+    text
 }
 
 fn sizes(before: &Size, after: &Size) -> String {

@@ -2,10 +2,10 @@
 //!
 //! Every tensor of the source must be accounted for: outside the blocks it is
 //! carried over; inside a block it is independent of the experts, or the
-//! router, or an expert's. Anything else — a block beyond `num_hidden_layers`
-//! such as a multi-token-prediction head, a quantisation scale of an expert, a
-//! router bias, experts in a dense layer — would be wrong after pruning
-//! whether it were carried or dropped, and is an error.
+//! router, or an expert's. Anything else — a block that `config.json` does not
+//! count, a tensor of the router that the family does not have, experts in a
+//! dense layer — would be wrong after pruning whether it were carried or
+//! dropped, and is an error.
 
 use router_stats::checkpoint::{self, ExpertReader};
 use router_stats::family::{Names, Part};

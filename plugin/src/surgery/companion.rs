@@ -113,6 +113,9 @@ pub(super) fn config(cut: &Cut<'_>) -> Result<Value> {
         let kept = Config::new(source.path(), config.clone())?;
         let topology = cut.family.topology(&kept)?;
         cut.family.spell_for_engine(&mut config, &topology);
+        if source.architecture().is_none() {
+            config["architectures"] = vec![cut.family.architectures()[0]].into();
+        }
         super::values::spell(cut, &mut config);
         if levelled.is_some() {
             uqff::spell(cut, &mut config);

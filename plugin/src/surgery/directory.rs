@@ -34,6 +34,15 @@ pub(super) struct Partial {
     _marker: File,
 }
 
+/// Fails if `target` cannot be written for another reason than that a run is
+/// writing it.
+///
+/// # Errors
+/// [`Error::OutputExists`], [`Error::NotReplaceable`] and I/O errors.
+pub(super) fn check(target: &Path, source: &Path, force: bool) -> Result<()> {
+    replaces(target, source, force).map(|_| ())
+}
+
 impl Partial {
     /// Makes the sibling of `target` after checking that `target` can be
     /// written: it is absent or empty or, with `force`, a pruned checkpoint

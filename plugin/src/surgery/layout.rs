@@ -15,22 +15,22 @@ use super::values::Padding;
 use super::{bias, classify, pairs, values, Cut};
 use crate::Result;
 
-/// How experts are stored.
+/// How weights are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
-    /// As mistral.rs 0.8.1 loads them on every device.
+    /// As mistral.rs 0.8.1 loads them on every device, so that it computes what
+    /// the model does; no other program should read it.
     ///
-    /// For Qwen3-MoE, two tensors per layer without a `.weight` suffix:
-    /// `mlp.experts.gate_up_proj` [E, H, 2I], gate first, and
-    /// `mlp.experts.down_proj` [E, I, H]. On the CPU the engine's
-    /// `PackedExperts` reads no other names and no other orientation.
-    ///
-    /// For Mixtral, the same as [`Hf`](Self::Hf): its `SparseMoeBlock` loads
-    /// `experts.{e}.w1.weight` [I, H], `w2` [H, I] and `w3` [I, H].
+    /// Most families stack unquantised experts in two tensors per layer without
+    /// a `.weight` suffix: `mlp.experts.gate_up_proj` [E, H, 2I], gate first,
+    /// and `mlp.experts.down_proj` [E, I, H]. On the CPU the engine's
+    /// `PackedExperts` reads no other names and no other orientation. What else
+    /// differs, `pairs`, `values` and `bias` say.
     Engine,
     /// As checkpoints of the family are on the hub, for Hugging Face
-    /// transformers, vLLM and llama.cpp, whatever the source has: for most, one
-    /// matrix per expert and projection.
+    /// transformers, vLLM and llama.cpp: for most, one matrix per expert and
+    /// projection, whichever way the source has them. Zeros and raised biases
+    /// of a source that was written for the engine stay, and change nothing.
     Hf,
     /// As mistral.rs 0.8.1 loads UQFF, with a different number of experts in
     /// every layer if need be: see [`Uqff`].
@@ -42,11 +42,6 @@ impl Layout {
     /// model has to be made up for.
     pub(super) fn is_for_engine(self) -> bool {
         !matches!(self, Self::Hf)
-    }
-
-    /// Whether all layers must keep the same number of experts.
-    pub(super) fn needs_even_counts(self) -> bool {
-        !matches!(self, Self::Uqff(_))
     }
 }
 

@@ -15,10 +15,12 @@
 //! ```
 //!
 //! Weights are moved, never computed: a bf16 weight that stays is the same
-//! sixteen bits afterwards, and [`Keep::all`](router_stats::family::Keep::all)
-//! reproduces every tensor. Surgery does not choose what goes (see
-//! [`crate::plan`]) and knows no engine beyond the tensor names it reads (see
-//! [`Layout::Engine`]).
+//! sixteen bits afterwards, and in [`Layout::Hf`]
+//! [`Keep::all`](router_stats::family::Keep::all) reproduces every tensor. The
+//! engine's copy may have rows in another order, zeros between them and a
+//! router bias that is raised as a whole; [`Layout::Uqff`] alone computes, since
+//! the engine reads its numbers as they are. Surgery does not choose what goes
+//! (see [`crate::plan`]).
 
 mod bias;
 mod card;
@@ -27,6 +29,7 @@ mod companion;
 mod directory;
 #[cfg(test)]
 mod fixture;
+mod fp8;
 mod layout;
 mod pairs;
 mod shard;
@@ -44,9 +47,9 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
+pub use fp8::fp8_refusal;
 pub use layout::Layout;
 pub use uqff::{Uqff, UqffDevice, UqffWeights};
-pub use values::narrow_fp8_values;
 
 use crate::plan::ValidPlan;
 use crate::{Error, Result};
@@ -104,7 +107,7 @@ pub struct Summary {
 /// half a checkpoint; on any failure the sibling is removed.
 ///
 /// # Errors
-/// - those of [`check`];
+/// - those of [`check`] and [`check_counts`];
 /// - [`crate::Error::OutputExists`], [`crate::Error::NotReplaceable`] or [`crate::Error::OutputBusy`]
 ///   if `out` cannot be written;
 /// - [`crate::Error::Unclassified`] if the checkpoint has a tensor that the family
@@ -120,17 +123,51 @@ pub fn prune(
     options: &SurgeryOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    let cut = Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: plan.keep(),
-        layout: options.layout,
-    };
+    check_counts(checkpoint, family, topology, plan, options.layout)?;
+    let cut = Cut::new(checkpoint, family, topology, plan.keep(), options.layout);
     write_directory(&cut, out, options, progress, |directory| {
         crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
         record(checkpoint, plan, directory, options.layout, &options.card)
     })
+}
+
+/// Fails where [`prune`] would before it writes anything, for the reasons that
+/// do not depend on the plan.
+///
+/// # Errors
+/// [`crate::Error::NotServed`], [`crate::Error::OutputExists`] and
+/// [`crate::Error::NotReplaceable`], as in [`prune`].
+pub fn check(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    out: &Path,
+    options: &SurgeryOptions,
+) -> Result<()> {
+    let keep = Keep::all(topology);
+    let cut = Cut::new(checkpoint, family, topology, &keep, options.layout);
+    cut.check_served()?;
+    directory::check(out, checkpoint.dir(), options.force)
+}
+
+/// Fails if `plan` keeps different numbers of experts in the layers and `layout`
+/// states one, or can state several but not of this model.
+///
+/// # Errors
+/// [`Error::UnevenExperts`] and [`Error::NotServed`].
+pub fn check_counts(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    plan: &ValidPlan,
+    layout: Layout,
+) -> Result<()> {
+    match layout {
+        Layout::Hf | Layout::Engine => plan.expect_even(),
+        Layout::Uqff(_) => {
+            Cut::new(checkpoint, family, topology, plan.keep(), layout).check_served()
+        }
+    }
 }
 
 /// Writes the model card of the pruned `directory`, and the report if there is
@@ -174,13 +211,7 @@ pub fn convert(
     progress: &dyn Progress,
 ) -> Result<Summary> {
     let keep = Keep::all(topology);
-    let cut = Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: &keep,
-        layout,
-    };
+    let cut = Cut::new(checkpoint, family, topology, &keep, layout);
     write_directory(
         &cut,
         out,
@@ -204,13 +235,7 @@ pub fn is_stored_as(
     layout: Layout,
 ) -> Result<bool> {
     let keep = Keep::all(topology);
-    let cut = Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: &keep,
-        layout,
-    };
+    let cut = Cut::new(checkpoint, family, topology, &keep, layout);
     let outputs = layout::outputs(&cut)?;
     // Multi-token-prediction blocks may be there: no reader minds them.
     let mut config = companion::config(&cut)?;
@@ -231,7 +256,41 @@ struct Cut<'a> {
     layout: Layout,
 }
 
-impl Cut<'_> {
+impl<'a> Cut<'a> {
+    fn new(
+        checkpoint: &'a Checkpoint,
+        family: &'static dyn Family,
+        topology: &'a Topology,
+        keep: &'a Keep,
+        layout: Layout,
+    ) -> Self {
+        Self {
+            checkpoint,
+            family,
+            topology,
+            keep,
+            layout,
+        }
+    }
+
+    /// Fails if the engine would not take the result and it is written for it.
+    fn check_served(&self) -> Result<()> {
+        let cpu = matches!(self.layout, Layout::Uqff(uqff) if uqff.device == UqffDevice::Cpu);
+        let refusal = match self.family.serving(self.topology) {
+            _ if !self.layout.is_for_engine() => None,
+            Serving::No(reason) => Some(reason),
+            _ => fp8_refusal(self.checkpoint, self.family, self.topology, cpu),
+        };
+        match refusal {
+            None if matches!(self.layout, Layout::Uqff(_)) => uqff::check(self),
+            None => Ok(()),
+            Some(reason) => Err(Error::NotServed {
+                model: self.checkpoint.name(),
+                reason,
+            }),
+        }
+    }
+
     /// Whether the result stacks the experts of a layer.
     fn stacks_experts(&self) -> bool {
         match self.layout {
@@ -246,66 +305,6 @@ impl Cut<'_> {
     }
 }
 
-/// Fails unless the checkpoint that `plan` leaves can be written in `layout`,
-/// without reading a weight.
-///
-/// # Errors
-/// [`Error::NotServed`] if the layout is of an engine that does not take the
-/// model; [`Error::UnevenExperts`] if it needs the same number of experts in
-/// every layer.
-pub fn check(
-    checkpoint: &Checkpoint,
-    family: &'static dyn Family,
-    topology: &Topology,
-    plan: &ValidPlan,
-    layout: Layout,
-) -> Result<()> {
-    check_layout(&Cut {
-        checkpoint,
-        family,
-        topology,
-        keep: plan.keep(),
-        layout,
-    })
-}
-
-fn check_layout(cut: &Cut<'_>) -> Result<()> {
-    let serving = cut.family.serving(cut.topology);
-    if let (true, Serving::No(reason)) = (cut.layout.is_for_engine(), serving) {
-        return Err(Error::NotServed {
-            model: cut.checkpoint.name(),
-            reason,
-        });
-    }
-    if cut.layout.needs_even_counts() {
-        check_even(cut.topology, cut.keep)
-    } else {
-        uqff::check(cut)
-    }
-}
-
-/// Fails if kept layers keep different numbers of experts: a configuration
-/// states one.
-fn check_even(topology: &Topology, keep: &Keep) -> Result<()> {
-    let mut counts = keep
-        .layers
-        .iter()
-        .filter(|&&layer| topology.moe(layer).is_some())
-        .map(|&layer| (layer, keep.experts[layer].len()));
-    let Some((first, first_count)) = counts.next() else {
-        return Ok(());
-    };
-    match counts.find(|&(_, count)| count != first_count) {
-        None => Ok(()),
-        Some((other, other_count)) => Err(Error::UnevenExperts {
-            first,
-            first_count,
-            other,
-            other_count,
-        }),
-    }
-}
-
 /// Everything of [`prune`] that depends on what stays but not on why; `record`
 /// adds the why to the directory.
 fn write_directory(
@@ -315,7 +314,7 @@ fn write_directory(
     progress: &dyn Progress,
     record: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Summary> {
-    check_layout(cut)?;
+    cut.check_served()?;
     let shards = match cut.layout {
         Layout::Hf | Layout::Engine => {
             shard::partition(layout::outputs(cut)?, options.max_shard_bytes)?

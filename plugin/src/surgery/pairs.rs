@@ -5,11 +5,23 @@
 //! the same: q·k does not depend on the order of dimensions. Only grouped-query
 //! families need this.
 
-use router_stats::family::{Pairs, Projections};
+use router_stats::checkpoint::Checkpoint;
+use router_stats::family::{Family, Pairs, Projections, Topology};
 use safetensors::Dtype;
 
-use super::{Cut, Layout};
+use super::{fp8, Cut, Layout};
 use crate::{Error, Result};
+
+/// Modules of the attention whose rows turn: projections, then norms.
+const TURNING: [&str; 4] = ["q_proj", "k_proj", "q_norm", "k_norm"];
+
+/// Whether the engine pairs other dimensions than `checkpoint` does, and rows
+/// that would have to be reordered are fp8.
+pub(super) fn fp8(checkpoint: &Checkpoint, family: &dyn Family, topology: &Topology) -> bool {
+    let engine = family.serving(topology).layout().and_then(|it| it.pairs);
+    engine.is_some_and(|pairs| pairs != topology.attention.rotary.pairs)
+        && fp8::in_attention(checkpoint, family, topology, &TURNING[..2])
+}
 
 /// How the result pairs rotary dimensions, for families where that depends on
 /// the layout.
@@ -39,7 +51,7 @@ pub(super) fn rows(cut: &Cut<'_>, inside: &str, name: &str) -> Result<Option<Vec
     let turns = inside
         .strip_prefix(cut.family.names().attention)
         .and_then(|module| module.split_once('.'))
-        .is_some_and(|(module, _)| ["q_proj", "k_proj", "q_norm", "k_norm"].contains(&module));
+        .is_some_and(|(module, _)| TURNING.contains(&module));
     if !turns {
         return Ok(None);
     }

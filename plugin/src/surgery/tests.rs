@@ -105,22 +105,6 @@ fn every_layout_of_every_family_is_cut_bit_for_bit() {
 }
 
 #[test]
-fn only_uqff_takes_layers_that_keep_different_counts() {
-    let model = qwen3_moe();
-    let mut keep = model.some();
-    keep.experts[3] = vec![0, 1, 2, 5];
-    let kept = keep.experts[0].len();
-    assert_ne!(kept, 4);
-    let tensors = model.tensors(&model.all(), Stored::PerExpert);
-    for layout in [Layout::Hf, Layout::Engine] {
-        let error = cut(&model, &tensors, 1, &keep, &options(layout, 1000)).unwrap_err();
-        let text = format!("layer 0 keeps {kept} experts but layer 3 keeps 4");
-        assert!(error.to_string().contains(&text), "{error}");
-        assert!(error.hint().unwrap().contains("--layout uqff"));
-    }
-}
-
-#[test]
 fn shards_in_and_out_do_not_change_tensors() {
     let model = qwen3_moe();
     for (source, layout) in [

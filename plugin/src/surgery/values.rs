@@ -7,13 +7,15 @@
 
 use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Latent, Projections, Topology};
-use safetensors::Dtype;
 use serde_json::Value;
 
-use super::Cut;
+use super::{fp8, Cut};
 
 /// The field of `config.json` that holds the width of values.
 const FIELD: &str = "v_head_dim";
+
+/// The matrices that the width of values is a part of.
+const MATRICES: [&str; 2] = ["kv_b_proj", "o_proj"];
 
 /// Zeros between the rows or columns of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,17 +55,17 @@ pub(super) fn spell(cut: &Cut<'_>, config: &mut Value) {
 
 /// Whether values are narrower than queries in fp8, so that the engine cannot
 /// run the model on the CPU.
-pub fn narrow_fp8_values(
+pub(super) fn narrow_fp8(
     checkpoint: &Checkpoint,
     family: &dyn Family,
     topology: &Topology,
 ) -> bool {
-    narrow(topology).is_some() && is_fp8(checkpoint, family)
+    narrow(topology).is_some() && fp8::in_attention(checkpoint, family, topology, &MATRICES)
 }
 
 /// The attention whose values have to become wider, and how wide.
 fn widened<'a>(cut: &Cut<'a>) -> Option<(&'a Latent, usize)> {
-    if cut.layout.is_for_engine() && !is_fp8(cut.checkpoint, cut.family) {
+    if cut.layout.is_for_engine() && !narrow_fp8(cut.checkpoint, cut.family, cut.topology) {
         narrow(cut.topology)
     } else {
         None
@@ -79,12 +81,4 @@ fn narrow(topology: &Topology) -> Option<(&Latent, usize)> {
     };
     let wide = latent.nope_dim + attention.rotary.dim;
     (latent.value_dim < wide).then_some((latent, wide))
-}
-
-fn is_fp8(checkpoint: &Checkpoint, family: &dyn Family) -> bool {
-    let names = family.names();
-    let stored = names.in_block(0, &format!("{}kv_b_proj.weight", names.attention));
-    checkpoint
-        .tensor(&stored)
-        .is_ok_and(|tensor| tensor.dtype == Dtype::F8_E4M3)
 }

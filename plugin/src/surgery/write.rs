@@ -1,9 +1,9 @@
 //! Streams the bytes of each shard from the source's mapped files.
 //!
-//! At most one expert's matrices are in memory: copies go from the mapping to
-//! the file in pieces, and mapped pages are released once written. Does not
-//! decide what is written (see [`super::layout`]) or where
-//! (see [`super::shard`]).
+//! At most one expert's matrices are in memory, or, for UQFF, one matrix, of
+//! which the head is the largest: copies go from the mapping to the file in
+//! pieces, and mapped pages are released once written. Does not decide what is
+//! written (see [`super::layout`]) or where (see [`super::shard`]).
 
 use std::fs::File;
 use std::io::Write;

@@ -1,9 +1,9 @@
 //! What `config.json` says about quantised weights.
 //!
 //! Read are fp8 weights (`quant_method` "fp8") with a scale for every block of
-//! `weight_block_size`, as DeepSeek-V3, Kimi-K2 and the FP8 releases of Qwen3
-//! store them. Which tensors are quantised, their dtypes say: lists of modules
-//! that were left out are not looked at.
+//! `weight_block_size`, as DeepSeek-V3, Kimi-K2, MiniMax-M2 and the FP8
+//! releases of Qwen3 store them. Which tensors are quantised, their dtypes say:
+//! lists of modules that were left out are not looked at.
 
 use serde_json::Value;
 
@@ -12,6 +12,10 @@ use crate::{Error, Result};
 
 /// Rows and columns of the blocks that share a scale.
 pub(super) type Block = [usize; 2];
+
+/// How configurations spell the format of fp8 numbers that is read: as
+/// DeepSeek does, and as MiniMax does.
+const FORMATS: [&str; 2] = ["e4m3", "float8_e4m3fn"];
 
 /// Field of `config.json` that describes quantisation.
 const FIELD: &str = "quantization_config";
@@ -33,7 +37,7 @@ pub(super) fn block(config: &Config) -> Result<Option<Block>> {
     if get("quant_method").and_then(Value::as_str) != Some("fp8") {
         return Err(error("quant_method", "\"fp8\""));
     }
-    if get("fmt").is_some_and(|format| format != "e4m3") {
+    if get("fmt").is_some_and(|format| !FORMATS.iter().any(|known| format == known)) {
         return Err(error("fmt", "\"e4m3\""));
     }
     let sizes: Option<Vec<usize>> = get("weight_block_size")
@@ -93,6 +97,12 @@ mod tests {
         assert_eq!(read(json!({"quantization_config": null})).unwrap(), None);
         assert_eq!(
             read(json!({"quantization_config": fp8})).unwrap(),
+            Some([128, 64])
+        );
+        let mut minimax = fp8.clone();
+        minimax["fmt"] = "float8_e4m3fn".into();
+        assert_eq!(
+            read(json!({"quantization_config": minimax})).unwrap(),
             Some([128, 64])
         );
         let nested =

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::GroupedQuery;
 use crate::{Error, Result};
 
 const MAX_LAYERS: usize = 65_536;
@@ -101,6 +100,29 @@ impl Config {
         } else {
             Ok(default)
         }
+    }
+
+    /// A positive count, or `None` if it is absent or null.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if it is present and not a positive integer.
+    pub fn optional_count(&self, field: &str) -> Result<Option<usize>> {
+        self.has(field).then(|| self.count(field)).transpose()
+    }
+
+    /// The positive count that two spellings of one field agree on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there is none or they do not.
+    pub fn spelled_count(&self, [usual, other]: [&str; 2]) -> Result<usize> {
+        if !self.has(other) {
+            return self.count(usual);
+        }
+        let count = self.count(other)?;
+        if self.count_or(usual, count)? != count {
+            return Err(self.error(usual, &format!("{count}, as {other} says")));
+        }
+        Ok(count)
     }
 
     /// A count that may be 0, with a default for when it is absent or null.
@@ -262,80 +284,5 @@ fn positive(value: &Value) -> Option<f64> {
     value.as_f64().filter(|x| x.is_finite() && *x > 0.0)
 }
 
-/// Heads of grouped-query attention, without norms or biases. A head is
-/// `head_dim` wide, by default an equal share of the residual stream.
-///
-/// # Errors
-/// [`Error::Config`] unless heads divide into key-value groups and halve for
-/// rotation.
-pub(super) fn grouped_query(config: &Config, hidden: usize) -> Result<GroupedQuery> {
-    let heads = config.count("num_attention_heads")?;
-    let kv_heads = config.count_or("num_key_value_heads", heads)?;
-    let head_dim = config.count_or("head_dim", hidden / heads)?;
-    if !heads.is_multiple_of(kv_heads) {
-        let expected = format!("a divisor of {heads} heads");
-        return Err(config.error("num_key_value_heads", &expected));
-    }
-    if head_dim == 0 || !head_dim.is_multiple_of(2) {
-        return Err(config.error("head_dim", "a positive even number"));
-    }
-    Ok(GroupedQuery::plain(heads, kv_heads, head_dim))
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn config(value: Value) -> Config {
-        Config::new("config.json", value).unwrap()
-    }
-
-    #[test]
-    fn only_objects_are_configurations() {
-        assert!(matches!(
-            Config::new("c", json!([1])),
-            Err(Error::Config { .. })
-        ));
-    }
-
-    #[test]
-    fn counts_are_positive_and_bounded() {
-        let config = config(
-            json!({"a": 3, "b": 0, "c": -1, "d": 1u64 << 31, "e": "3", "f": null,
-            "num_hidden_layers": 65_537}),
-        );
-        assert_eq!(config.count("a").unwrap(), 3);
-        assert_eq!(config.count_or("f", 7).unwrap(), 7);
-        assert_eq!(config.count_or("absent", 7).unwrap(), 7);
-        for field in ["b", "c", "d", "e", "f", "absent"] {
-            match config.count(field) {
-                Err(Error::Config { field: named, .. }) => assert_eq!(named, field),
-                other => panic!("{field}: {other:?}"),
-            }
-        }
-        assert!(config.layers().is_err());
-    }
-
-    #[test]
-    fn errors_of_a_section_say_where_it_is() {
-        let config = config(json!({"text": {"a": 0}, "b": 1}));
-        match config.section("text").unwrap().count("a") {
-            Err(Error::Config { field, found, .. }) => {
-                assert_eq!((&*field, &*found), ("text.a", "0"));
-            }
-            other => panic!("{other:?}"),
-        }
-        assert!(config.section("b").is_err() && config.section("c").is_err());
-    }
-
-    #[test]
-    fn errors_quote_long_values_shortened() {
-        let config = config(json!({"a": "ä".repeat(200)}));
-        let Err(Error::Config { found, .. }) = config.count("a") else {
-            panic!()
-        };
-        assert!(found.ends_with('…') && found.len() < 90);
-    }
-}
+mod tests;

@@ -10,10 +10,11 @@
 
 use serde_json::Value;
 
+use super::deepseek::{self, Defaults};
 use super::names::COMMON;
 use super::{
-    latent, rewrite, rope, router, Config, EngineLayout, Family, GroupScore, Keep, MlpSpec,
-    MoeSpec, Names, NormSpec, RouterRule, Scoring, Serving, SharedExperts, Topology,
+    rewrite, router, spell, Config, Family, GroupScore, Keep, Names, RouterRule, Scoring, Serving,
+    Topology,
 };
 use crate::Result;
 
@@ -24,6 +25,12 @@ pub(super) struct DeepSeekV2;
 static NAMES: Names = Names {
     shared: Some("mlp.shared_experts."),
     ..COMMON
+};
+
+const DEFAULTS: Defaults = Defaults {
+    positions: 2048,
+    eps: 1e-6,
+    dense: 0,
 };
 
 impl Family for DeepSeekV2 {
@@ -40,19 +47,12 @@ impl Family for DeepSeekV2 {
     }
 
     fn serving(&self, topology: &Topology) -> Serving {
-        let grouped = |layer| {
-            let moe = topology.moe(layer)?;
-            moe.router.groups
-        };
-        if (0..topology.layers()).any(|layer| grouped(layer).is_some()) {
+        if topology.moes().any(|moe| moe.router.groups.is_some()) {
             return Serving::No(
                 "mistral.rs 0.8.1 gives every expert of a group-limited router the gate value 0",
             );
         }
-        Serving::Text(EngineLayout {
-            stacked: true,
-            ..EngineLayout::default()
-        })
+        deepseek::serving(topology)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -61,6 +61,10 @@ impl Family for DeepSeekV2 {
         if config.flag_or("norm_topk_prob", false)? {
             return Err(config.error("norm_topk_prob", "false"));
         }
+        // transformers turns adjacent dimensions whatever this says.
+        if !config.flag_or("rope_interleave", true)? {
+            return Err(config.error("rope_interleave", "true"));
+        }
         let grouped = config.value().get("topk_method") == Some(&"group_limited_greedy".into());
         let experts = config.count("n_routed_experts")?;
         let rule = RouterRule {
@@ -68,13 +72,14 @@ impl Family for DeepSeekV2 {
             scoring: Scoring::Softmax,
             correction_bias: false,
             groups: match grouped {
-                true => router::groups(config, experts, GroupScore::Best)?,
+                true => router::groups(config, experts, GroupScore::Best, (1, 1))?,
                 false => None,
             },
             renormalize: false,
             scale: config.positive_or("routed_scaling_factor", 1.0)?,
         };
-        latent_moe(config, rule, config.natural_or("first_k_dense_replace", 0)?)
+        let dense = config.natural_or("first_k_dense_replace", DEFAULTS.dense)?;
+        deepseek::latent_moe(config, rule, dense, &DEFAULTS)
     }
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
@@ -82,91 +87,112 @@ impl Family for DeepSeekV2 {
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {
-        spell_for_engine(config, topology);
-        config["norm_topk_prob"] = false.into();
+        spell::deepseek(config, topology);
+        // Groups that are all open are no groups, and as such are computed.
+        if topology.moes().all(|moe| moe.router.groups.is_none()) {
+            config["topk_method"] = "greedy".into();
+        }
+        spell::shared_experts(config, topology);
+        spell::default(config, "norm_topk_prob", false);
     }
 }
 
-/// What DeepSeek-V2 and V3 have in common: everything but the routing rule.
-///
-/// # Errors
-/// [`Error::Config`](crate::Error::Config)
-pub(super) fn latent_moe(config: &Config, rule: RouterRule, dense: usize) -> Result<Topology> {
-    config.require_one_of("hidden_act", &["silu"])?;
-    if config.count_or("moe_layer_freq", 1)? != 1 {
-        return Err(config.error("moe_layer_freq", "1"));
-    }
-    if config.flag_or("mlp_bias", false)? {
-        return Err(config.error("mlp_bias", "false"));
-    }
-    let layers = config.layers()?;
-    let mlps = leading_dense(config, rule, layers, dense)?;
-    Ok(Topology {
-        hidden: config.count("hidden_size")?,
-        vocab: config.count("vocab_size")?,
-        max_positions: config.count_or("max_position_embeddings", 2048)?,
-        norm: NormSpec::rms(config.positive_or("rms_norm_eps", 1e-6)?),
-        tied_head: config.flag_or("tie_word_embeddings", false)?,
-        head_bias: false,
-        attention: latent::attention(config, layers, 10_000.0)?,
-        mlps,
-        prediction_layers: prediction_layers(config)?,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
 
-/// `dense` dense layers, then layers of experts and shared experts.
-///
-/// # Errors
-/// [`Error::Config`](crate::Error::Config)
-pub(super) fn leading_dense(
-    config: &Config,
-    rule: RouterRule,
-    layers: usize,
-    dense: usize,
-) -> Result<Vec<MlpSpec>> {
-    let intermediate = config.count("moe_intermediate_size")?;
-    let shared = config.natural_or("n_shared_experts", 0)?;
-    let moe = MoeSpec {
-        experts: config.count("n_routed_experts")?,
-        intermediate,
-        router: rule,
-        shared: (shared > 0).then_some(SharedExperts {
-            intermediate: intermediate * shared,
-            gated: false,
-        }),
-    };
-    router::check_top_k(config, &moe)?;
-    let mut mlps = vec![MlpSpec::Moe(moe); layers];
-    for mlp in mlps.iter_mut().take(dense) {
-        *mlp = MlpSpec::Dense {
-            intermediate: config.count("intermediate_size")?,
+    use super::*;
+    use crate::family::tests::{read, refusal, refuses, with, without};
+    use crate::family::{Groups, NormSpec};
+
+    fn small() -> Value {
+        json!({
+            "model_type": "deepseek_v2", "hidden_size": 32, "vocab_size": 64,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "q_lora_rank": null,
+            "kv_lora_rank": 16, "qk_nope_head_dim": 12, "qk_rope_head_dim": 4, "v_head_dim": 10,
+            "intermediate_size": 40, "moe_intermediate_size": 8, "n_routed_experts": 12,
+            "n_shared_experts": 2, "num_experts_per_tok": 3, "n_group": 3, "topk_group": 2
+        })
+    }
+
+    #[test]
+    fn reads_structure_and_defaults() {
+        let topology = read(&DeepSeekV2, &small()).unwrap();
+        assert_eq!(topology.experts(), [12; 3]);
+        assert_eq!(topology.norm, NormSpec::rms(1e-6));
+        assert_eq!(topology.max_positions, 2048);
+        let moe = topology.moe(0).unwrap();
+        assert_eq!(moe.shared.unwrap().intermediate, 16);
+        // Greedy, so that groups mean nothing.
+        assert_eq!(moe.router, RouterRule::softmax(3, false));
+    }
+
+    #[test]
+    fn groups_count_where_the_method_is_grouped() {
+        let changes = [
+            ("topk_method", json!("group_limited_greedy")),
+            ("first_k_dense_replace", json!(1)),
+            ("routed_scaling_factor", json!(16.0)),
+        ];
+        let value = with(&small(), &changes);
+        let topology = read(&DeepSeekV2, &value).unwrap();
+        assert_eq!(topology.experts(), [0, 12, 12]);
+        let router = &topology.moe(1).unwrap().router;
+        let expected = Groups {
+            count: 3,
+            chosen: 2,
+            score: GroupScore::Best,
         };
+        assert_eq!((router.groups, router.scale), (Some(expected), 16.0));
+        assert!(refusal(&DeepSeekV2, &value).contains("group-limited"));
+        // Groups that are all open are greedy to the engine.
+        let open = with(&value, &[("topk_group", json!(3))]);
+        let topology = read(&DeepSeekV2, &open).unwrap();
+        assert_eq!(refusal(&DeepSeekV2, &open), "");
+        let mut spelled = open;
+        DeepSeekV2.spell_for_engine(&mut spelled, &topology);
+        assert_eq!(spelled["topk_method"], "greedy");
+        assert_eq!(read(&DeepSeekV2, &spelled).unwrap(), topology);
     }
-    Ok(mlps)
-}
 
-/// Multi-token-prediction blocks after the last layer.
-///
-/// # Errors
-/// [`Error::Config`](crate::Error::Config)
-pub(super) fn prediction_layers(config: &Config) -> Result<usize> {
-    config.natural_or("num_nextn_predict_layers", 0)
-}
+    #[test]
+    fn no_shared_experts_are_said_as_null_to_the_engine() {
+        let value = with(&small(), &[("n_shared_experts", json!(0))]);
+        let topology = read(&DeepSeekV2, &value).unwrap();
+        assert_eq!(topology.moe(0).unwrap().shared, None);
+        let mut spelled = value;
+        DeepSeekV2.spell_for_engine(&mut spelled, &topology);
+        assert_eq!(spelled["n_shared_experts"], Value::Null);
+        assert_eq!(read(&DeepSeekV2, &spelled).unwrap(), topology);
+    }
 
-/// Flat rotary fields, and those that the engine requires.
-pub(super) fn spell_for_engine(config: &mut Value, topology: &Topology) {
-    rope::flatten(config);
-    rope::spell_yarn(config, &topology.attention);
-    let dense = (0..topology.layers()).filter(|&layer| topology.moe(layer).is_none());
-    config["first_k_dense_replace"] = dense.count().into();
-    for (field, default) in [
-        ("attention_bias", Value::from(false)),
-        ("n_group", 1.into()),
-        ("topk_group", 1.into()),
-        ("rope_theta", 10_000.0.into()),
-    ] {
-        if config.get(field).is_none_or(Value::is_null) {
-            config[field] = default;
+    #[test]
+    fn more_dense_layers_than_there_are_make_all_dense() {
+        let value = with(&small(), &[("first_k_dense_replace", json!(99))]);
+        assert_eq!(read(&DeepSeekV2, &value).unwrap().experts(), [0; 3]);
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        refuses(
+            &DeepSeekV2,
+            &with(&small(), &[("topk_method", json!("group_limited_greedy"))]),
+            &[
+                ("norm_topk_prob", json!(true)),
+                ("scoring_func", json!("sigmoid")),
+                ("topk_method", json!("noaux_tc")),
+                ("rope_interleave", json!(false)),
+                ("mlp_bias", json!(true)),
+                ("moe_layer_freq", json!(2)),
+                ("n_group", json!(5)),
+                ("topk_group", json!(4)),
+                ("num_experts_per_tok", json!(9)),
+                ("hidden_act", json!("gelu")),
+                ("rope_scaling", json!({"type": "linear", "factor": 4.0})),
+            ],
+        );
+        for field in ["n_shared_experts", "q_lora_rank"] {
+            assert!(read(&DeepSeekV2, &without(&small(), field)).is_err());
         }
     }
 }

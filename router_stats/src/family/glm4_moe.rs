@@ -11,11 +11,11 @@
 
 use serde_json::Value;
 
-use super::deepseek_v2::{leading_dense, prediction_layers};
+use super::deepseek::{leading_dense, prediction_layers};
 use super::deepseek_v3::NAMES;
 use super::{
-    rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, GroupedQuery, Keep, Names,
-    NormSpec, Pairs, QkNorm, Serving, Topology,
+    grouped, rewrite, rope, router, spell, AttentionSpec, Config, EngineLayout, Family,
+    GroupedQuery, Keep, MoeSpec, Names, NormSpec, Pairs, QkNorm, Serving, Topology,
 };
 use crate::Result;
 
@@ -25,6 +25,9 @@ pub(super) struct Glm4Moe;
 
 /// Key in the engine's copy; no other tool reads it.
 const INTERLEAVED: &str = "rope_interleave";
+
+/// The fraction of a head that turns where the configuration does not say.
+const PARTIAL: f64 = 0.5;
 
 impl Family for Glm4Moe {
     fn model_type(&self) -> &'static str {
@@ -40,13 +43,7 @@ impl Family for Glm4Moe {
     }
 
     fn serving(&self, topology: &Topology) -> Serving {
-        let wide = |layer| {
-            let moe = topology.moe(layer)?;
-            moe.shared
-                .is_some_and(|shared| shared.intermediate != moe.intermediate)
-                .then_some(())
-        };
-        if (0..topology.layers()).any(|layer| wide(layer).is_some()) {
+        if topology.moes().any(wide_shared) {
             return Serving::No("mistral.rs 0.8.1 reads one shared expert only");
         }
         Serving::Text(EngineLayout {
@@ -65,18 +62,13 @@ impl Family for Glm4Moe {
                 .flag_or("use_qk_norm", false)?
                 .then_some(QkNorm::Head),
             qkv_bias: config.flag_or("attention_bias", false)?,
-            ..super::config::grouped_query(config, hidden)?
+            ..grouped::query(config, hidden)?
         };
-        let turning = (rope::partial(config, 0.5)? * query.head_dim as f64) as usize;
-        if turning == 0 || !turning.is_multiple_of(2) {
-            let expected = format!("an even part of {} dimensions", query.head_dim);
-            return Err(config.error("partial_rotary_factor", &expected));
-        }
-        let mut rotary = rope::plain(config, turning, 10_000.0)?;
+        let mut rotary = rope::partial(config, query.head_dim, PARTIAL, 10_000.0)?;
         if config.flag_or(INTERLEAVED, false)? {
             rotary.pairs = Pairs::Adjacent;
         }
-        let rule = router::biased_sigmoid(config, config.count("n_routed_experts")?)?;
+        let rule = router::biased_sigmoid(config, (1, 1), 1.0)?;
         let dense = config.natural_or("first_k_dense_replace", 1)?;
         Ok(Topology {
             hidden,
@@ -96,29 +88,109 @@ impl Family for Glm4Moe {
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {
-        rope::flatten(config);
-        let dense = (0..topology.layers()).filter(|&layer| topology.moe(layer).is_none());
-        config["first_k_dense_replace"] = dense.count().into();
-        config["partial_rotary_factor"] = rope_fraction(topology).into();
-        if config.get("rope_theta").is_none_or(Value::is_null) {
-            config["rope_theta"] = topology.attention.rotary.theta.into();
-        }
+        spell::deepseek(config, topology);
+        spell::default(config, "partial_rotary_factor", PARTIAL);
+        spell::default(config, "n_shared_experts", 0);
         config[INTERLEAVED] = true.into();
     }
 
     fn spell_for_others(&self, config: &mut Value) {
         if let Some(config) = config.as_object_mut() {
-            config.remove(INTERLEAVED);
+            config.shift_remove(INTERLEAVED);
         }
     }
 }
 
-/// The fraction of a head that turns.
-fn rope_fraction(topology: &Topology) -> f64 {
-    match &topology.attention.projections {
-        super::Projections::Grouped(query) => {
-            topology.attention.rotary.dim as f64 / query.head_dim as f64
+/// Whether the shared experts of a layer are wider than one expert.
+pub(super) fn wide_shared(moe: &MoeSpec) -> bool {
+    let shared = moe.shared.map(|shared| shared.intermediate);
+    shared.is_some_and(|intermediate| intermediate != moe.intermediate)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::family::tests::{read, refusal, refuses, with};
+    use crate::family::Projections;
+
+    fn small() -> Value {
+        json!({
+            "model_type": "glm4_moe", "hidden_size": 32, "vocab_size": 64,
+            "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "head_dim": 16, "intermediate_size": 40, "moe_intermediate_size": 8,
+            "n_routed_experts": 6, "n_shared_experts": 1, "num_experts_per_tok": 2
+        })
+    }
+
+    #[test]
+    fn reads_structure_and_defaults() {
+        let topology = read(&Glm4Moe, &small()).unwrap();
+        assert_eq!(topology.experts(), [0, 6, 6]);
+        assert_eq!((topology.max_positions, topology.norm.eps), (131_072, 1e-5));
+        let rotary = &topology.attention.rotary;
+        assert_eq!((rotary.dim, rotary.theta), (8, 10_000.0));
+        assert_eq!(rotary.pairs, Pairs::Halves);
+        assert_eq!(
+            topology.attention.projections,
+            Projections::Grouped(GroupedQuery::plain(4, 2, 16))
+        );
+        let router = &topology.moe(1).unwrap().router;
+        assert_eq!((router.groups, router.scale), (None, 1.0));
+    }
+
+    #[test]
+    fn norms_and_biases_are_said() {
+        let changes = [
+            ("use_qk_norm", json!(true)),
+            ("attention_bias", json!(true)),
+        ];
+        let topology = read(&Glm4Moe, &with(&small(), &changes)).unwrap();
+        match topology.attention.projections {
+            Projections::Grouped(query) => {
+                assert_eq!(query.qk_norm, Some(QkNorm::Head));
+                // The output projection has none, whatever is said.
+                assert!(query.qkv_bias && !query.o_bias);
+            }
+            other => panic!("{other:?}"),
         }
-        super::Projections::Latent(_) => 1.0,
+    }
+
+    #[test]
+    fn the_engines_copy_says_that_its_rows_are_reordered() {
+        let topology = read(&Glm4Moe, &small()).unwrap();
+        let mut spelled = small();
+        Glm4Moe.spell_for_engine(&mut spelled, &topology);
+        assert_eq!(spelled["partial_rotary_factor"], 0.5);
+        let read_again = read(&Glm4Moe, &spelled).unwrap();
+        assert_eq!(read_again.attention.rotary.pairs, Pairs::Adjacent);
+        Glm4Moe.spell_for_others(&mut spelled);
+        assert_eq!(read(&Glm4Moe, &spelled).unwrap(), topology);
+    }
+
+    #[test]
+    fn one_shared_expert_or_none_is_served() {
+        let shared = |n| refusal(&Glm4Moe, &with(&small(), &[("n_shared_experts", json!(n))]));
+        assert_eq!((shared(0), shared(1)), ("", ""));
+        assert!(shared(2).contains("one shared expert"));
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        refuses(
+            &Glm4Moe,
+            &small(),
+            &[
+                ("partial_rotary_factor", json!(0.01)),
+                ("partial_rotary_factor", json!(2)),
+                ("head_dim", json!(0)),
+                ("rope_interleave", json!("yes")),
+                ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
+                ("moe_layer_freq", json!(2)),
+                ("num_experts_per_tok", json!(7)),
+                ("hidden_act", json!("gelu")),
+            ],
+        );
     }
 }

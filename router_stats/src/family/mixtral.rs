@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::names::COMMON;
 use super::{
-    rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec, MoeSpec,
-    Names, NormSpec, RouterRule, Serving, Topology,
+    grouped, rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec,
+    MoeSpec, Names, NormSpec, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
@@ -43,8 +43,11 @@ impl Family for Mixtral {
         &NAMES
     }
 
-    fn serving(&self, _topology: &Topology) -> Serving {
-        Serving::Text(EngineLayout::default())
+    fn serving(&self, topology: &Topology) -> Serving {
+        match grouped::divides(topology) {
+            true => Serving::Text(EngineLayout::default()),
+            false => Serving::No(grouped::UNREAD_HEAD_DIM),
+        }
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -58,12 +61,8 @@ impl Family for Mixtral {
             shared: None,
         };
         router::check_top_k(config, &moe)?;
-        let window = if config.has("sliding_window") {
-            Some(config.count("sliding_window")?)
-        } else {
-            None
-        };
-        let query = super::config::grouped_query(config, hidden)?;
+        let window = config.optional_count("sliding_window")?;
+        let query = grouped::query(config, hidden)?;
         let rotary = rope::plain(config, query.head_dim, 1e6)?;
         Ok(Topology {
             hidden,
@@ -79,7 +78,7 @@ impl Family for Mixtral {
     }
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
-        rewrite::counts(config, "num_local_experts", topology, keep);
+        rewrite::counts(config, &["num_local_experts"], topology, keep);
         rewrite::keep_layer_entries(config, "layer_types", &keep.layers);
     }
 }
@@ -89,6 +88,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::family::tests::refuses;
     use crate::family::{GroupedQuery, RotarySpec};
 
     fn small() -> Value {
@@ -131,6 +131,35 @@ mod tests {
         let mut value = small();
         value["sliding_window"] = 128.into();
         assert_eq!(topology(&value).unwrap().attention.windows, [Some(128); 3]);
+    }
+
+    #[test]
+    fn heads_of_another_width_are_not_served() {
+        let mut value = small();
+        assert!(Mixtral
+            .serving(&topology(&value).unwrap())
+            .layout()
+            .is_some());
+        value["head_dim"] = 32.into();
+        assert!(Mixtral
+            .serving(&topology(&value).unwrap())
+            .layout()
+            .is_none());
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        refuses(
+            &Mixtral,
+            &small(),
+            &[
+                ("sliding_window", json!(0)),
+                ("num_experts_per_tok", json!(9)),
+                ("num_local_experts", json!(null)),
+                ("num_key_value_heads", json!(3)),
+                ("rope_scaling", json!({"type": "linear", "factor": 2.0})),
+            ],
+        );
     }
 
     #[test]

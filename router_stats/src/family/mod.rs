@@ -5,12 +5,15 @@
 //! spelling of tensor names; it owns no arithmetic (see [`crate::forward`]).
 
 mod config;
+mod deepseek;
 mod deepseek_v2;
 mod deepseek_v3;
 mod glm4_moe;
 mod glm4_moe_lite;
+mod grouped;
 mod keep;
 mod latent;
+mod minimax_m2;
 mod mixtral;
 mod names;
 mod olmoe;
@@ -22,6 +25,9 @@ mod rewrite;
 mod rope;
 mod router;
 mod shapes;
+mod spell;
+#[cfg(test)]
+mod tests;
 mod topology;
 
 use serde_json::Value;
@@ -46,6 +52,7 @@ pub const FAMILIES: &[&dyn Family] = &[
     &mixtral::Mixtral,
     &phimoe::PhiMoe,
     &olmoe::Olmoe,
+    &minimax_m2::MiniMaxM2,
     &deepseek_v2::DeepSeekV2,
     &deepseek_v3::DeepSeekV3,
     &glm4_moe::Glm4Moe,
@@ -63,6 +70,11 @@ pub trait Family: Sync + std::fmt::Debug {
 
     /// How tensors are called.
     fn names(&self) -> &'static Names;
+
+    /// What the names of a vision tower begin with, if there is one.
+    fn vision(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Whether checkpoints on the hub stack the experts of a layer, as
     /// [E, H, 2I] and [E, I, H].
@@ -87,8 +99,8 @@ pub trait Family: Sync + std::fmt::Debug {
 
     /// Spells a `config` that describes `topology` so that the engine reads
     /// from it what [`topology`](Self::topology) does.
-    fn spell_for_engine(&self, config: &mut Value, _topology: &Topology) {
-        rope::flatten(config);
+    fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {
+        spell::common(config, topology);
     }
 
     /// Takes back from `config` what [`spell_for_engine`](Self::spell_for_engine)
@@ -101,7 +113,7 @@ pub trait Family: Sync + std::fmt::Debug {
 pub enum Serving {
     /// As a language model.
     Text(EngineLayout),
-    /// As a model that also sees images.
+    /// As a model that also sees images, with all tensors of its vision tower.
     Multimodal(EngineLayout),
     /// Not at all, for this reason.
     No(&'static str),
@@ -163,56 +175,4 @@ pub fn detect(config: &Config) -> Result<&'static dyn Family> {
                 .collect::<Vec<_>>()
                 .join(", "),
         })
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn detected(value: Value) -> Result<&'static str> {
-        detect(&Config::new("config.json", value)?).map(Family::model_type)
-    }
-
-    #[test]
-    fn architectures_decide_before_the_model_type() {
-        for family in FAMILIES {
-            let model_type = family.model_type();
-            assert_eq!(
-                detected(json!({"model_type": model_type})).unwrap(),
-                model_type
-            );
-            for architecture in family.architectures() {
-                assert_eq!(
-                    detected(json!({"architectures": [architecture]})).unwrap(),
-                    model_type
-                );
-                let contradicting = json!({"architectures": [architecture], "model_type": "other"});
-                assert_eq!(detected(contradicting).unwrap(), model_type);
-            }
-        }
-    }
-
-    #[test]
-    fn an_unknown_family_is_named_with_the_known_ones() {
-        for (value, expected) in [
-            (
-                json!({"architectures": ["LlamaForCausalLM"], "model_type": "mixtral"}),
-                "LlamaForCausalLM",
-            ),
-            (json!({"model_type": "llama"}), "llama"),
-            (json!({}), "none"),
-        ] {
-            match detected(value) {
-                Err(Error::UnknownFamily { found, known, .. }) => {
-                    assert_eq!(found, expected);
-                    assert!(FAMILIES
-                        .iter()
-                        .all(|family| known.contains(family.architectures()[0])));
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
 }

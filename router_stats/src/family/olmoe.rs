@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::names::COMMON;
 use super::{
-    rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep, MlpSpec, MoeSpec,
-    Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
+    grouped, rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep, MlpSpec,
+    MoeSpec, Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
@@ -38,6 +38,10 @@ impl Family for Olmoe {
 
     fn topology(&self, config: &Config) -> Result<Topology> {
         config.require_one_of("hidden_act", &["silu"])?;
+        // transformers obeys it with some implementations of attention only.
+        if config.has("sliding_window") {
+            return Err(config.error("sliding_window", "null"));
+        }
         let layers = config.layers()?;
         let hidden = config.count("hidden_size")?;
         let bias = config.flag_or("attention_bias", false)?;
@@ -49,7 +53,7 @@ impl Family for Olmoe {
             },
             qkv_bias: bias,
             o_bias: bias,
-            ..super::config::grouped_query(config, hidden)?
+            ..grouped::query(config, hidden)?
         };
         let moe = MoeSpec {
             experts: config.count("num_experts")?,
@@ -76,6 +80,75 @@ impl Family for Olmoe {
     }
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
-        rewrite::counts(config, "num_experts", topology, keep);
+        rewrite::counts(config, &["num_experts"], topology, keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::family::tests::{read, refuses, with};
+    use crate::family::{Projections, RotarySpec};
+
+    fn small() -> Value {
+        json!({
+            "model_type": "olmoe", "hidden_size": 32, "vocab_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": null, "num_experts": 6,
+            "num_experts_per_tok": 2, "intermediate_size": 8, "clip_qkv": null
+        })
+    }
+
+    #[test]
+    fn reads_structure_and_defaults() {
+        let topology = read(&Olmoe, &small()).unwrap();
+        let query = GroupedQuery {
+            qk_norm: Some(QkNorm::Whole),
+            ..GroupedQuery::plain(4, 4, 8)
+        };
+        let rotary = RotarySpec::plain(8, 1e4);
+        assert_eq!(
+            topology.attention,
+            AttentionSpec::grouped(query, rotary, vec![None; 2])
+        );
+        let moe = MoeSpec {
+            experts: 6,
+            intermediate: 8,
+            router: RouterRule::softmax(2, false),
+            shared: None,
+        };
+        assert_eq!(topology.mlps, vec![MlpSpec::Moe(moe); 2]);
+        assert_eq!(topology.norm, NormSpec::rms(1e-5));
+        assert_eq!(topology.max_positions, 4096);
+    }
+
+    #[test]
+    fn clipping_and_biases_are_said() {
+        let changes = [("clip_qkv", json!(8)), ("attention_bias", json!(true))];
+        let topology = read(&Olmoe, &with(&small(), &changes)).unwrap();
+        match topology.attention.projections {
+            Projections::Grouped(query) => {
+                assert_eq!(query.clip, Some(8.0));
+                assert!(query.qkv_bias && query.o_bias);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        refuses(
+            &Olmoe,
+            &small(),
+            &[
+                ("clip_qkv", json!(-8.0)),
+                ("sliding_window", json!(16)),
+                ("num_experts_per_tok", json!(7)),
+                ("hidden_act", json!("gelu")),
+                ("num_key_value_heads", json!(3)),
+                ("rope_scaling", json!({"type": "linear", "factor": 4.0})),
+            ],
+        );
     }
 }

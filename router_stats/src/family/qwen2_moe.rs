@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::names::COMMON;
 use super::{
-    qwen3_moe, rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep, MoeSpec,
-    Names, NormSpec, RouterRule, Serving, SharedExperts, Topology,
+    grouped, qwen3_moe, rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep,
+    MoeSpec, Names, NormSpec, RouterRule, Serving, SharedExperts, Topology,
 };
 use crate::Result;
 
@@ -48,10 +48,14 @@ impl Family for Qwen2Moe {
         if config.flag_or("use_sliding_window", false)? {
             return Err(config.error("use_sliding_window", "false"));
         }
+        let kinds = config.value().get("layer_types").and_then(Value::as_array);
+        if kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind != "full_attention")) {
+            return Err(config.error("layer_types", "`full_attention` for every layer"));
+        }
         let hidden = config.count("hidden_size")?;
         let query = GroupedQuery {
             qkv_bias: config.flag_or("qkv_bias", true)?,
-            ..super::config::grouped_query(config, hidden)?
+            ..grouped::query(config, hidden)?
         };
         let moe = MoeSpec {
             experts: config.count("num_experts")?,
@@ -82,8 +86,84 @@ impl Family for Qwen2Moe {
     }
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
-        rewrite::counts(config, "num_experts", topology, keep);
+        rewrite::counts(config, &["num_experts"], topology, keep);
         rewrite::keep_layer_entries(config, "layer_types", &keep.layers);
         rewrite::listed_dense_layers(config, topology, keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::family::tests::{read, refuses, with, without};
+    use crate::family::{MlpSpec, RotarySpec};
+
+    fn small() -> Value {
+        json!({
+            "model_type": "qwen2_moe", "hidden_size": 32, "vocab_size": 64,
+            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+            "num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 8,
+            "shared_expert_intermediate_size": 24, "intermediate_size": 40,
+            "use_sliding_window": false, "sliding_window": 0, "max_window_layers": 1
+        })
+    }
+
+    #[test]
+    fn reads_structure_and_defaults() {
+        let topology = read(&Qwen2Moe, &small()).unwrap();
+        let query = GroupedQuery {
+            qkv_bias: true,
+            ..GroupedQuery::plain(4, 2, 8)
+        };
+        let moe = MoeSpec {
+            experts: 6,
+            intermediate: 8,
+            router: RouterRule::softmax(2, false),
+            shared: Some(SharedExperts {
+                intermediate: 24,
+                gated: true,
+            }),
+        };
+        let expected = Topology {
+            hidden: 32,
+            vocab: 64,
+            max_positions: 32_768,
+            norm: NormSpec::rms(1e-6),
+            tied_head: false,
+            head_bias: false,
+            attention: AttentionSpec::grouped(query, RotarySpec::plain(8, 1e4), vec![None; 2]),
+            mlps: vec![MlpSpec::Moe(moe); 2],
+            prediction_layers: 0,
+        };
+        assert_eq!(topology, expected);
+    }
+
+    #[test]
+    fn biases_and_dense_layers_are_said() {
+        let changes = [("qkv_bias", json!(false)), ("mlp_only_layers", json!([0]))];
+        let topology = read(&Qwen2Moe, &with(&small(), &changes)).unwrap();
+        assert!(!super::super::grouped::biased(&topology));
+        assert_eq!(topology.experts(), [0, 6]);
+    }
+
+    #[test]
+    fn unusable_fields_are_named() {
+        let windows = json!(["full_attention", "sliding_attention"]);
+        refuses(
+            &Qwen2Moe,
+            &small(),
+            &[
+                ("use_sliding_window", json!(true)),
+                ("layer_types", windows),
+                ("shared_expert_intermediate_size", json!(null)),
+                ("num_experts_per_tok", json!(7)),
+                ("decoder_sparse_step", json!(0)),
+                ("hidden_act", json!("gelu")),
+                ("rope_scaling", json!({"type": "yarn", "factor": 4.0})),
+            ],
+        );
+        assert!(read(&Qwen2Moe, &without(&small(), "num_experts")).is_err());
     }
 }

@@ -4,10 +4,15 @@ use serde_json::Value;
 
 use super::{Keep, Topology};
 
-/// Sets the count of experts, called `field`, and that of layers.
-pub(super) fn counts(config: &mut Value, field: &str, topology: &Topology, keep: &Keep) {
+/// Sets the count of experts under each of its spellings that is in use, and
+/// that of layers.
+pub(super) fn counts(config: &mut Value, fields: &[&str], topology: &Topology, keep: &Keep) {
     if let Some(experts) = keep.uniform_experts(topology) {
-        config[field] = experts.into();
+        for field in fields {
+            if is_said(config, field) {
+                config[*field] = experts.into();
+            }
+        }
     }
     config["num_hidden_layers"] = keep.layers.len().into();
 }
@@ -23,8 +28,11 @@ pub(super) fn keep_layer_entries(config: &mut Value, field: &str, layers: &[usiz
 }
 
 /// Lists the dense layers that stay in `mlp_only_layers`: after layers were
-/// dropped, `decoder_sparse_step` may no longer describe which they are.
+/// dropped, `decoder_sparse_step` no longer describes which they are.
 pub(super) fn listed_dense_layers(config: &mut Value, topology: &Topology, keep: &Keep) {
+    if keep.layers.len() == topology.layers() {
+        return;
+    }
     let dense: Vec<usize> = keep
         .layers
         .iter()
@@ -32,36 +40,35 @@ pub(super) fn listed_dense_layers(config: &mut Value, topology: &Topology, keep:
         .filter(|(_, &layer)| topology.moe(layer).is_none())
         .map(|(index, _)| index)
         .collect();
-    if keep.layers.len() < topology.layers()
-        || config.get("mlp_only_layers").is_some()
-        || !dense.is_empty()
-    {
-        config["mlp_only_layers"] = dense.into();
-        config["decoder_sparse_step"] = 1.into();
-    }
+    config["mlp_only_layers"] = dense.into();
+    config["decoder_sparse_step"] = 1.into();
 }
 
 /// What DeepSeek-V2 and its descendants say beside the counts: how many of the
 /// first layers are dense, how experts are grouped, and that the
 /// multi-token-prediction blocks are gone.
 pub(super) fn deepseek(config: &mut Value, topology: &Topology, keep: &Keep) {
-    counts(config, "n_routed_experts", topology, keep);
+    counts(config, &["n_routed_experts"], topology, keep);
     let dense = |&&layer: &&usize| topology.moe(layer).is_none();
-    let before = (0..topology.layers()).filter(|layer| dense(&layer)).count();
     let after = keep.layers.iter().filter(dense).count();
-    if before != after || config.get("first_k_dense_replace").is_some() {
+    if after != topology.dense_layers() {
         config["first_k_dense_replace"] = after.into();
     }
     if topology.prediction_layers > 0 {
         config["num_nextn_predict_layers"] = 0.into();
     }
     // Groups that do not restrict the choice would still have to divide it.
-    let rule = (0..topology.layers()).find_map(|layer| Some(&topology.moe(layer)?.router));
-    if rule.is_some_and(|rule| rule.groups.is_none()) && !keep.is_identity(topology) {
-        for field in ["n_group", "topk_group"] {
-            if config.get(field).is_some_and(|value| !value.is_null()) {
-                config[field] = 1.into();
-            }
+    let grouped = topology.moes().any(|moe| moe.router.groups.is_some());
+    let fields = ["n_group", "topk_group"];
+    if !grouped && !keep.is_identity(topology) && fields.iter().any(|field| is_said(config, field))
+    {
+        for field in fields {
+            config[field] = 1.into();
         }
     }
+}
+
+/// Whether `config` has `field`, and not as null.
+pub(super) fn is_said(config: &Value, field: &str) -> bool {
+    config.get(field).is_some_and(|value| !value.is_null())
 }

@@ -20,6 +20,16 @@ impl Topology {
     /// spells them: neither vision towers nor block scales nor
     /// multi-token-prediction blocks.
     pub fn tensors(&self, names: &Names) -> Vec<Expected> {
+        self.list(names, true)
+    }
+
+    /// Those of [`tensors`](Self::tensors) that are not of routed experts: few,
+    /// however many experts a configuration claims.
+    pub fn tensors_beside_experts(&self, names: &Names) -> Vec<Expected> {
+        self.list(names, false)
+    }
+
+    fn list(&self, names: &Names, experts: bool) -> Vec<Expected> {
         let mut list = List(Vec::new());
         list.push(names.embedding, [self.vocab, self.hidden]);
         for (layer, mlp) in self.mlps.iter().enumerate() {
@@ -37,7 +47,12 @@ impl Topology {
             block.norm(names.mlp_norm);
             match mlp {
                 MlpSpec::Dense { intermediate } => block.mlp(names.dense, *intermediate),
-                MlpSpec::Moe(moe) => block.moe(moe),
+                MlpSpec::Moe(moe) => {
+                    block.router(moe);
+                    if experts {
+                        block.experts(moe);
+                    }
+                }
             }
         }
         list.norm(self, names.final_norm.to_owned());
@@ -152,7 +167,8 @@ impl Block<'_> {
         }
     }
 
-    fn moe(&mut self, moe: &MoeSpec) {
+    /// The router and the shared experts.
+    fn router(&mut self, moe: &MoeSpec) {
         self.push(self.names.router, [moe.experts, self.topology.hidden]);
         if let Some(bias) = self
             .names
@@ -167,6 +183,9 @@ impl Block<'_> {
                 self.push(gate, [1, self.topology.hidden]);
             }
         }
+    }
+
+    fn experts(&mut self, moe: &MoeSpec) {
         for expert in 0..moe.experts {
             for projection in Projection::ALL {
                 let name = self.names.expert(self.layer, expert, projection);

@@ -114,6 +114,16 @@ impl Topology {
         }
     }
 
+    /// The routers and experts of all layers that have them, in order.
+    pub fn moes(&self) -> impl Iterator<Item = &MoeSpec> {
+        (0..self.layers()).filter_map(|layer| self.moe(layer))
+    }
+
+    /// Number of layers without a router.
+    pub fn dense_layers(&self) -> usize {
+        self.layers() - self.moes().count()
+    }
+
     /// Experts per layer; 0 for dense layers.
     pub fn experts(&self) -> Vec<usize> {
         (0..self.layers())

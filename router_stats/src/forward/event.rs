@@ -10,7 +10,7 @@ use super::routing::Routes;
 pub enum Event<'a> {
     /// The router chose experts.
     Routing {
-        /// Chosen experts, gate values and probabilities of every row.
+        /// Chosen experts, gate values and scores of every row.
         routes: &'a Routes,
     },
     /// An expert ran on the rows routed to it.

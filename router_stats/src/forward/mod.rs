@@ -33,7 +33,7 @@ pub use routing::{route, Routes};
 
 use crate::calibration::Sequences;
 use crate::checkpoint::{Checkpoint, ExpertReader};
-use crate::family::{self, Family, Keep, Names, Part, Role, Topology};
+use crate::family::{self, Family, Keep, Names, Topology};
 use crate::progress::{Progress, Update};
 use crate::{Error, Result};
 
@@ -257,17 +257,8 @@ fn check_tensors(
     names: &'static Names,
     topology: &Topology,
 ) -> Result<()> {
-    for tensor in topology.tensors(names) {
-        let expert = matches!(
-            names.role(&tensor.name),
-            Role::Block {
-                part: Part::Expert { .. },
-                ..
-            }
-        );
-        if !expert {
-            checkpoint.weight(&tensor.name, &tensor.shape)?;
-        }
+    for tensor in topology.tensors_beside_experts(names) {
+        checkpoint.weight(&tensor.name, &tensor.shape)?;
     }
     for layer in 0..topology.layers() {
         if let Some(moe) = topology.moe(layer) {

@@ -12,7 +12,7 @@ use crate::Result;
 /// The feed-forward part of one block.
 pub(super) enum Mlp<'a> {
     Dense(GatedMlp),
-    Moe(Moe<'a>),
+    Moe(Box<Moe<'a>>),
 }
 
 impl<'a> Mlp<'a> {
@@ -55,14 +55,14 @@ impl<'a> Mlp<'a> {
                     }),
                     _ => None,
                 };
-                Ok(Self::Moe(Moe {
+                Ok(Self::Moe(Box::new(Moe {
                     router: load(names.router, &[spec.experts, hidden])?,
                     bias: correction_bias(checkpoint, names, layer, spec)?,
                     shared,
                     experts: ExpertReader::open(checkpoint, names, layer, spec, hidden)?,
                     spec: spec.clone(),
                     hidden,
-                }))
+                })))
             }
         }
     }

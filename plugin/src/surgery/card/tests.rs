@@ -111,10 +111,21 @@ fn a_measured_loss_is_a_table() {
 fn a_source_that_a_shell_would_split_is_quoted() {
     let facts = CardFacts {
         source: Some("org/Tiny model".into()),
-        report: None,
+        ..CardFacts::default()
     };
     let text = section(&plan(), Layout::Engine, &facts);
     assert!(text.contains("-m 'org/Tiny model' "), "{text}");
+    assert!(!text.contains("multi-token"), "{text}");
+}
+
+#[test]
+fn blocks_that_are_not_carried_over_are_said() {
+    let facts = CardFacts {
+        prediction_layers: 1,
+        ..CardFacts::default()
+    };
+    let text = section(&plan(), Layout::Hf, &facts);
+    assert!(text.contains("multi-token-prediction blocks were not carried over"));
 }
 
 #[test]
