@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use mistralrs_core::{
-    AdapterPaths, DefaultSchedulerMethod, DeviceMapSetting, Loader, LocalModelPaths, MistralRs,
-    MistralRsBuilder, ModelDType, ModelPaths, MultimodalLoaderBuilder, MultimodalSpecificConfig,
-    NormalLoaderBuilder, NormalRequest, NormalSpecificConfig, Pipeline, Request, RequestMessage,
-    Response, SamplingParams, SchedulerConfig, TokenSource,
+    AdapterPaths, DefaultSchedulerMethod, DeviceMapSetting, IsqType, Loader, LocalModelPaths,
+    MistralRs, MistralRsBuilder, ModelDType, ModelPaths, MultimodalLoaderBuilder,
+    MultimodalSpecificConfig, NormalLoaderBuilder, NormalRequest, NormalSpecificConfig, Pipeline,
+    Request, RequestMessage, Response, SamplingParams, SchedulerConfig, TokenSource,
 };
 use mistralrs_prune::surgery::Layout;
 use prune_tests::{at_most, demo, logits, open, sequences, worst, Golden};
@@ -38,6 +38,29 @@ impl Engine {
                 None,
             )
         })
+    }
+
+    /// Has the engine write a directory as UQFF: `name-0.uqff` beside `file`,
+    /// which is `name.uqff`.
+    pub(crate) fn write_uqff(directory: &Path, to: Option<IsqType>, file: &Path) {
+        let config = NormalSpecificConfig {
+            write_uqff: Some(file.to_path_buf()),
+            ..NormalSpecificConfig::default()
+        };
+        let write = move || {
+            let id = Some("law".to_owned());
+            let loader = NormalLoaderBuilder::new(config, None, None, id, false, None)
+                .build(None)
+                .unwrap();
+            let paths: Box<dyn ModelPaths> = Box::new(paths(directory));
+            let (dtype, device) = (ModelDType::F32, Device::Cpu);
+            let mapper = DeviceMapSetting::dummy();
+            loader
+                .load_model_from_path(&paths, &dtype, &device, true, mapper, to, None)
+                .unwrap();
+        };
+        // What it quantises to, it remembers for the next model of the thread.
+        std::thread::scope(|scope| scope.spawn(write).join().unwrap());
     }
 
     /// Loads a directory that holds UQFF, of which `file` is the first.

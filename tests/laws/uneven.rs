@@ -2,10 +2,11 @@
 //! engine has the logits of the masked forward pass (f32, ≤ 1e-4; quantised,
 //! as near as its numbers allow).
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use mistralrs_core::IsqType;
 use mistralrs_prune::plan::{PlanOptions, ValidPlan};
 use mistralrs_prune::surgery::{self, Layout, SurgeryOptions, Uqff, UqffWeights};
 use prune_tests::{at_most, demo, directory, logits, open, ragged, worst, Golden};
@@ -15,7 +16,7 @@ use router_stats::family::Keep;
 use router_stats::forward::Model;
 use router_stats::progress::Silent;
 
-use crate::cut::decide;
+use crate::cut::{decide, half, Cut};
 use crate::engine::Engine;
 
 /// A plan under which no two neighbouring MoE layers keep equally many.
@@ -47,10 +48,9 @@ fn uneven(model: &Model, sequences: &Sequences) -> ValidPlan {
     plan
 }
 
-/// The engine's logits [N, V] of what `plan` leaves of `model`, as UQFF.
-fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) -> Tensor {
+/// What `plan` leaves of `model` as UQFF, in `cut` of a directory.
+fn write(model: &Model, plan: &ValidPlan, uqff: Uqff) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
-    let cut: PathBuf = parent.path().join("cut");
     let options = SurgeryOptions {
         layout: Layout::Uqff(uqff),
         // Small enough that even the golden checkpoints take several files.
@@ -62,12 +62,18 @@ fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) ->
         model.family(),
         model.topology(),
         plan,
-        &cut,
+        &parent.path().join("cut"),
         &options,
         &Silent,
     )
     .unwrap();
-    let engine = Engine::load_uqff(&cut, &uqff.first_file());
+    parent
+}
+
+/// The engine's logits [N, V] of it.
+fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) -> Tensor {
+    let parent = write(model, plan, uqff);
+    let engine = Engine::load_uqff(&parent.path().join("cut"), &uqff.first_file());
     let of_sequence = |index| engine.logits(sequences.sequence(index));
     let logits: Vec<_> = (0..sequences.len()).map(of_sequence).collect();
     Tensor::cat(&logits, 0).unwrap()
@@ -105,11 +111,11 @@ fn a_channel_keeps_tokens_from_absent_experts() {
     holds_for("qwen3_moe");
 }
 
-/// The golden Mixtral made wide enough for blocks of 256, with weights that
+/// A golden checkpoint made wide enough for blocks of 256, with weights that
 /// look random and never change.
-fn wide(place: &tempfile::TempDir) -> Model {
-    let golden = directory("mixtral");
-    let dir = place.path().join("wide");
+fn wide(place: &tempfile::TempDir, golden: &str) -> Model {
+    let dir = place.path().join(format!("wide_{golden}"));
+    let golden = directory(golden);
     std::fs::create_dir(&dir).unwrap();
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         std::fs::copy(golden.join(name), dir.join(name)).unwrap();
@@ -117,6 +123,9 @@ fn wide(place: &tempfile::TempDir) -> Model {
     let mut config = Checkpoint::open(&golden).unwrap().config().value().clone();
     config["hidden_size"] = 256.into();
     config["intermediate_size"] = 256.into();
+    if config.get("moe_intermediate_size").is_some() {
+        config["moe_intermediate_size"] = 256.into();
+    }
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let config = router_stats::family::Config::new("config.json", config).unwrap();
     let family = router_stats::family::detect(&config).unwrap();
@@ -182,6 +191,67 @@ fn quantised(model: &Model, what: &str, limits: [(UqffWeights, f64); 4]) {
     }
 }
 
+/// Number → bytes of the artifacts in a directory, and names of the residual.
+fn artifacts(dir: &Path) -> (BTreeMap<usize, Vec<u8>>, BTreeSet<String>) {
+    let (mut artifacts, mut residual) = (BTreeMap::new(), BTreeSet::new());
+    for file in std::fs::read_dir(dir).unwrap() {
+        let path = file.unwrap().path();
+        let suffix = path.extension().and_then(|it| it.to_str());
+        match suffix {
+            Some("uqff") => {
+                for (name, bytes) in candle_core::safetensors::load(&path, &Device::Cpu).unwrap() {
+                    artifacts.insert(name.parse().unwrap(), bytes.to_vec1().unwrap());
+                }
+            }
+            Some("safetensors") => {
+                let tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+                residual.extend(tensors.into_keys());
+            }
+            _ => {}
+        }
+    }
+    (artifacts, residual)
+}
+
+/// Where layers keep equally many, the engine writes the same bytes.
+#[test]
+fn artifacts_are_the_engine_s_byte_for_byte() {
+    let place = tempfile::tempdir().unwrap();
+    // When it quantises, the engine leaves out the stacked experts of Qwen3-MoE,
+    // 4 in each of 3 layers; and routers of Mixtral are left out here.
+    for (name, unlike) in [("qwen3_moe", 3 * 4 * 3), ("mixtral", 3)] {
+        let model = wide(&place, name);
+        let sequences = ragged(&[33], model.topology().vocab as u32, 1);
+        let plan = decide(&model, &sequences, &half());
+        let cut = Cut::new(&model, &plan, Layout::Engine);
+        for (weights, isq) in [
+            (UqffWeights::Float, None),
+            (UqffWeights::Q8_0, Some(IsqType::Q8_0)),
+            (UqffWeights::Q6K, Some(IsqType::Q6K)),
+            (UqffWeights::Q5K, Some(IsqType::Q5K)),
+            (UqffWeights::Q4K, Some(IsqType::Q4K)),
+            (UqffWeights::Q3K, Some(IsqType::Q3K)),
+            (UqffWeights::Q2K, Some(IsqType::Q2K)),
+        ] {
+            let uqff = Uqff {
+                weights,
+                ..Uqff::default()
+            };
+            let written = write(&model, &plan, uqff);
+            let (ours, our_residual) = artifacts(&written.path().join("cut"));
+            let theirs = tempfile::tempdir().unwrap();
+            Engine::write_uqff(&cut.directory(), isq, &theirs.path().join("theirs.uqff"));
+            let (theirs, their_residual) = artifacts(theirs.path());
+            let what = format!("{name} as {}", weights.name());
+            assert_eq!(our_residual, their_residual, "{what}");
+            assert!(ours.keys().eq(theirs.keys()), "{what}");
+            let others = ours.iter().filter(|(it, bytes)| theirs[it] != **bytes);
+            let expected = if isq.is_some() { unlike } else { 0 };
+            assert_eq!(others.count(), expected, "{what}");
+        }
+    }
+}
+
 #[test]
 fn quantised_weights_are_near_where_blocks_fit() {
     let place = tempfile::tempdir().unwrap();
@@ -191,7 +261,7 @@ fn quantised_weights_are_near_where_blocks_fit() {
         (UqffWeights::Q6K, 0.4),
         (UqffWeights::Q4K, 0.8),
     ];
-    quantised(&wide(&place), "a wide Mixtral", limits);
+    quantised(&wide(&place, "mixtral"), "a wide Mixtral", limits);
 }
 
 #[test]

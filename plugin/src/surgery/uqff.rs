@@ -157,15 +157,15 @@ impl UqffWeights {
         }
     }
 
-    /// The blocks, and those for rows that they do not divide; none for
-    /// numbers as they are.
+    /// The blocks, and those for rows that they do not divide, which are the
+    /// engine's choice too; none for numbers as they are.
     fn blocks(self) -> Option<[GgmlDType; 2]> {
         Some(match self {
             Self::Float => return None,
             Self::Q8_0 => [GgmlDType::Q8_0; 2],
-            Self::Q6K => [GgmlDType::Q6K, GgmlDType::Q8_0],
+            Self::Q6K => [GgmlDType::Q6K, GgmlDType::Q5_1],
             Self::Q5K => [GgmlDType::Q5K, GgmlDType::Q5_0],
-            Self::Q4K => [GgmlDType::Q4K, GgmlDType::Q4_0],
+            Self::Q4K => [GgmlDType::Q4K, GgmlDType::Q4_1],
             Self::Q3K => [GgmlDType::Q3K, GgmlDType::Q4_0],
             Self::Q2K => [GgmlDType::Q2K, GgmlDType::Q4_0],
         })

@@ -172,8 +172,8 @@ fn an_even_plan_gains_no_channel() {
 fn rows_that_blocks_do_not_divide_take_smaller_ones_or_none() {
     for (weights, width, expected) in [
         (UqffWeights::Q4K, 512, GgmlDType::Q4K),
-        (UqffWeights::Q4K, 96, GgmlDType::Q4_0),
-        (UqffWeights::Q6K, 96, GgmlDType::Q8_0),
+        (UqffWeights::Q4K, 96, GgmlDType::Q4_1),
+        (UqffWeights::Q6K, 96, GgmlDType::Q5_1),
         (UqffWeights::Q8_0, 40, GgmlDType::F32),
     ] {
         let form = encode::Form::new(weights, Dtype::F32, &[3, width]);
