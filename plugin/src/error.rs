@@ -99,6 +99,28 @@ pub enum Error {
         /// Layers of the model.
         layers: usize,
     },
+    /// What is to stay has no room for the protected experts.
+    #[error(
+        "{budget} leaves {left} experts in layer {layer}, but it takes {needed} to keep those that are protected"
+    )]
+    ProtectedExperts {
+        /// What was asked for.
+        budget: ExpertBudget,
+        /// First layer without room.
+        layer: usize,
+        /// Experts that would stay in it.
+        left: usize,
+        /// The fewest that hold all protected ones.
+        needed: usize,
+    },
+    /// The layers that would go hold protected experts.
+    #[error("{budget} finds no layers to drop: layers {held} hold protected experts")]
+    ProtectedLayers {
+        /// What was asked for.
+        budget: LayerBudget,
+        /// Layers with protected experts: `0, 3`.
+        held: String,
+    },
     /// The domains that have tokens weigh nothing.
     #[error("the statistics hold no tokens under the domain weights {weights}")]
     NoTokens {
@@ -140,13 +162,13 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// A plan was written by another version.
-    #[error("{plan}: plan version {found}; this build reads {supported}")]
+    #[error("{plan}: plan version {found}; this build reads 1 to {supported}")]
     PlanVersion {
         /// The plan's file, or `the plan`.
         plan: String,
         /// Version in the file.
         found: u32,
-        /// Version this build reads.
+        /// Newest version that this build reads.
         supported: u32,
     },
     /// A plan contradicts itself or the model.
@@ -265,6 +287,8 @@ impl Error {
                 | Self::NoExpertRemoved { .. }
                 | Self::TooFewLayers { .. }
                 | Self::NoLayerRemoved { .. }
+                | Self::ProtectedExperts { .. }
+                | Self::ProtectedLayers { .. }
                 | Self::NoTokens { .. }
         )
     }
@@ -317,6 +341,12 @@ impl Error {
                 format!("the most this model can lose is {}", layers.saturating_sub(1))
             }
             Self::NoLayerRemoved { .. } => "give a number of layers instead: --drop-layers 1".to_owned(),
+            Self::ProtectedExperts { .. } => {
+                "remove fewer experts, or protect fewer: --prune-super-experts protects only those of --protect".to_owned()
+            }
+            Self::ProtectedLayers { .. } => {
+                "drop fewer layers, or protect fewer experts: --prune-super-experts protects only those of --protect".to_owned()
+            }
             Self::NoTokens { .. } => "give some weight to a domain that has text".to_owned(),
             Self::NonFiniteScore { .. } => "run `calibrate` again".to_owned(),
             Self::OtherModel { .. } => {

@@ -38,6 +38,15 @@ pub(crate) fn score(x: f64) -> String {
     }
 }
 
+/// `8`, or `8–16` of numbers that differ. Zeros do not count.
+pub(crate) fn range(numbers: impl Iterator<Item = usize> + Clone) -> String {
+    let numbers = numbers.filter(|&n| n > 0);
+    match (numbers.clone().min(), numbers.max()) {
+        (Some(least), Some(most)) if least < most => format!("{least}–{most}"),
+        (least, _) => least.unwrap_or(0).to_string(),
+    }
+}
+
 /// `1m52s`.
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -136,5 +145,12 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(59)), "59s");
         assert_eq!(duration(Duration::from_secs(112)), "1m52s");
         assert_eq!(duration(Duration::from_secs(3661)), "1h01m");
+    }
+
+    #[test]
+    fn ranges_leave_zeros_out() {
+        assert_eq!(range([16, 0, 8, 9].into_iter()), "8–16");
+        assert_eq!(range([8, 8, 0].into_iter()), "8");
+        assert_eq!(range([0].into_iter()), "0");
     }
 }

@@ -12,6 +12,7 @@
 
 pub mod allocate;
 pub mod cache;
+mod check;
 pub mod cli;
 pub mod demo;
 pub mod device;

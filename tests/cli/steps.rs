@@ -144,3 +144,113 @@ fn merged_shards_are_one_run() {
     twice.expect_failure(1, &["overlap", "hint:"]);
     assert!(!workshop.path("twice").exists());
 }
+
+#[test]
+fn nested_plans_are_written_and_compared() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let family = workshop.arg("family");
+    let asked = ["--nested", "0.25,0.5", "-o", &family];
+    let args = [&["plan", &stats, "-m", &model][..], &asked].concat();
+    let table = workshop.succeed(&args).stdout;
+    assert!(
+        table.contains("reap-0.25") && table.contains("reap-0.5"),
+        "{table}"
+    );
+    let plans = workshop.succeed(&[&args[..], &["--json"]].concat()).json();
+    let file = |name: &str| workshop.arg(&format!("family/reap-{name}.plan.json"));
+    let (quarter, half) = (file("0.25"), file("0.5"));
+    for (index, path) in [&quarter, &half].into_iter().enumerate() {
+        let written: serde_json::Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        assert_eq!(plans[index], written);
+    }
+
+    let diff = ["plan", "diff", &quarter, &half];
+    let text = workshop.succeed(&diff).stdout;
+    assert!(text.contains("--prune-experts 0.25") && text.contains("only reap-0.25"));
+    assert!(
+        text.contains("reap-0.25 keeps all that reap-0.5 keeps, and 6 experts more"),
+        "{text}"
+    );
+    let found = workshop.succeed(&[&diff[..], &["--json"]].concat()).json();
+    assert_eq!(found["relation"], "second_within_first");
+    assert_eq!(found["layers"][0]["kept"], serde_json::json!([6, 4]));
+    assert_eq!(found["layers"][0]["only_second"], serde_json::json!([]));
+    let same = workshop.succeed(&["plan", "diff", &half, &half]).stdout;
+    assert!(same.contains("both keep the same") && same.contains("decided in the same way"));
+
+    let other = workshop.plan("mixtral").display().to_string();
+    let refused = workshop.run(&["plan", "diff", &half, &other]);
+    refused.expect_failure(1, &["mixtral.plan.json was made for model", "hint:"]);
+}
+
+#[test]
+fn an_uneven_plan_is_evaluated_but_not_written_in_a_layout_with_one_count() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let plan = workshop.arg("uneven.plan.json");
+    let asked = [
+        "--prune-experts",
+        "0.5",
+        "--allocation",
+        "lamp",
+        "--protect",
+    ];
+    let some = ["0:1", "-o", &plan, "--json"];
+    let args = [&["plan", &stats, "-m", &model][..], &asked, &some].concat();
+    let mut made = workshop.succeed(&args).json();
+    assert_eq!(made["method"]["constraints"]["protected"][0], "0:1");
+    // Whatever the statistics say: one expert more in the first layer.
+    let back = made["layers"][0]["removed"]
+        .as_array_mut()
+        .unwrap()
+        .remove(0);
+    let kept = made["layers"][0]["kept"].as_array_mut().unwrap();
+    kept.push(back);
+    kept.sort_by_key(serde_json::Value::as_u64);
+    let counts: Vec<_> = made["layers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| l["kept"].as_array().unwrap().len())
+        .collect();
+    assert!(
+        counts.windows(2).any(|pair| pair[0] != pair[1]),
+        "{counts:?}"
+    );
+    fs::write(&plan, made.to_string()).unwrap();
+
+    let text = repository("models/demo/held-out/stories.txt");
+    let mut args = vec!["eval", "-m", &model, "--plan", &plan, "--text", &text];
+    args.extend(["--eval-tokens", "256", "--seq-len", "64", "--json"]);
+    let report = workshop.succeed(&args).json();
+    assert_eq!(report["variants"][0]["name"], "uneven");
+    for layout in ["hf", "engine"] {
+        let out = workshop.arg(layout);
+        let args = ["prune", "-m", &model, "--plan", &plan, "-o", &out];
+        let refused = workshop.run(&[&args[..], &["--layout", layout, "--no-eval"]].concat());
+        refused.expect_failure(1, &["one number of experts", "hint: --layout uqff"]);
+        assert!(!workshop.path(layout).exists());
+    }
+}
+
+#[test]
+fn eval_names_the_allocators_it_compares() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/mixtral");
+    let stats = workshop.calibrate("mixtral", &[]).display().to_string();
+    let text = repository("models/demo/held-out/stories.txt");
+    let mut args = vec!["eval", "-m", &model, "--stats", &stats, "--text", &text];
+    args.extend(["--prune-experts", "0.5", "--allocation", "all", "--json"]);
+    args.extend(["--eval-tokens", "256", "--seq-len", "64"]);
+    let report = workshop.succeed(&args).json();
+    let variants = report["variants"].as_array().unwrap().iter();
+    let names: Vec<_> = variants
+        .map(|variant| variant["name"].as_str().unwrap())
+        .collect();
+    let expected =
+        ["", " lamp", " alpha-coverage", " knapsack"].map(|name| format!("reap{name} 0.5"));
+    assert_eq!(names, expected);
+}

@@ -44,6 +44,25 @@ fn flags_that_would_do_nothing_are_refused() {
             "eval --prune-experts 0.5 --stats s --calibration TEXT",
         ),
         ("--criterion", "eval --drop-layers 1 --criterion ean"),
+        ("--allocation", "eval --drop-layers 1 --allocation lamp"),
+        (
+            "--layer-criterion",
+            "eval --prune-experts 0.5 --layer-criterion angular-span",
+        ),
+        (
+            "--balance-domains",
+            "eval --drop-layers 1 --balance-domains",
+        ),
+        ("--protect", "eval --plan p --protect 0:1"),
+        ("--allocation", "serve --drop-layers 1 --allocation lamp"),
+        ("--protect", "serve --plan p --protect 0:1"),
+        ("--prune-super-experts", "serve --prune-super-experts"),
+        (
+            "--layer-criterion",
+            "plan x --nested 0.5 --layer-criterion angular-span",
+        ),
+        ("--nested", "plan x --nested 0.5 --prune-experts 0.5"),
+        ("--nested", "plan x --nested 0.5 --keep-experts 4"),
     ] {
         let args = args.replace("TEXT", &text);
         let args: Vec<&str> = args.split(' ').collect();
@@ -53,10 +72,16 @@ fn flags_that_would_do_nothing_are_refused() {
 }
 
 #[test]
-fn what_has_one_choice_is_not_in_the_help() {
+fn help_names_every_method() {
     let help = Workshop::new().succeed(&["plan", "--help"]).stdout;
-    assert!(help.contains("--criterion"));
-    assert!(!help.contains("--allocation") && !help.contains("--layer-criterion"));
+    for said in [
+        "reap",
+        "alpha-coverage",
+        "angular-span",
+        "--prune-super-experts",
+    ] {
+        assert!(help.contains(said), "{said}");
+    }
 }
 
 #[test]

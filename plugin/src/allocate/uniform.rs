@@ -1,12 +1,12 @@
 //! Uniform: every layer keeps the share that the budget states.
 //!
-//! The only split that checkpoints with one expert count for all layers can
-//! hold, and hard to beat: EvoESAP (arXiv 2603.06003) searches over counts and
+//! The only split for configurations that state one number of experts, and hard
+//! to beat: EvoESAP (arXiv 2603.06003) searches over counts and
 //! does not gain at every ratio.
 //!
 //! Shapes: even [L] → kept [L].
 
-use super::Allocator;
+use super::{Allocator, Layer};
 
 /// See the module documentation.
 #[derive(Debug)]
@@ -25,20 +25,19 @@ impl Allocator for Uniform {
         "baseline"
     }
 
-    fn allocate(&self, _scores: &[Vec<f64>], even: &[usize]) -> Vec<usize> {
-        even.to_vec()
+    fn allocate(&self, layers: &[Layer]) -> Vec<usize> {
+        layers.iter().map(|layer| layer.even).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::allocate::testing::layer;
 
     #[test]
     fn ignores_scores() {
-        assert_eq!(
-            Uniform.allocate(&[vec![1.0, 0.0], vec![0.0, 0.0]], &[1, 1]),
-            vec![1, 1]
-        );
+        let layers = [layer(&[1.0, 0.0], 0, 1), layer(&[0.0, 0.0], 0, 1)];
+        assert_eq!(Uniform.allocate(&layers), vec![1, 1]);
     }
 }

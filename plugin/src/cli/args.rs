@@ -12,7 +12,7 @@ use super::Global;
 use crate::cache::Cache;
 use crate::hub::Token;
 use crate::pipeline::{self, Calibration, EvaluationOptions, Model, ModelSource};
-use crate::plan::{ExpertBudget, LayerBudget, PlanOptions};
+use crate::plan::{ExpertBudget, ExpertId, LayerBudget, PlanOptions};
 use crate::{allocate, device, layers, saliency};
 
 /// Which model, and where it runs.
@@ -120,12 +120,47 @@ pub(super) struct BudgetArgs {
     pub(super) criterion: String,
 
     /// How many go in which layer
-    #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = allocators(), hide = true, requires = "expert_budget")]
+    #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = PossibleValuesParser::new(allocators()), requires = "expert_budget")]
     pub(super) allocation: String,
 
     /// Which layers go
-    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = layer_criteria(), hide = true, requires = "drop_layers")]
+    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(layer_criteria()), requires = "drop_layers")]
     pub(super) layer_criterion: String,
+
+    #[command(flatten)]
+    pub(super) constraints: ConstraintArgs,
+}
+
+/// What stays, whatever its score.
+#[derive(Args, Clone)]
+#[command(next_help_heading = "Pruning")]
+pub(super) struct ConstraintArgs {
+    /// Let super experts go too: those whose largest output is above the
+    /// 99.5th percentile and a tenth of the maximum of all experts. Without it
+    /// they stay
+    #[arg(long, requires = "budget")]
+    pub(super) prune_super_experts: bool,
+
+    /// Expert that stays, and with it its layer; repeat it for more
+    #[arg(long, value_name = "LAYER:EXPERT", requires = "budget")]
+    pub(super) protect: Vec<ExpertId>,
+
+    /// Choose the weights of the domains so that the one that keeps least of
+    /// its expert output keeps most (max-min)
+    #[arg(long, requires = "expert_budget")]
+    pub(super) balance_domains: bool,
+}
+
+impl ConstraintArgs {
+    /// Adds them to the options of a plan.
+    pub(super) fn apply(&self, options: PlanOptions) -> PlanOptions {
+        PlanOptions {
+            prune_super_experts: self.prune_super_experts,
+            protect: self.protect.clone(),
+            balance_domains: self.balance_domains,
+            ..options
+        }
+    }
 }
 
 impl BudgetArgs {
@@ -136,7 +171,7 @@ impl BudgetArgs {
 
     /// The options of a plan.
     pub(super) fn options(&self, seed: u64) -> PlanOptions {
-        PlanOptions {
+        self.constraints.apply(PlanOptions {
             criterion: self.criterion.clone(),
             allocator: self.allocation.clone(),
             experts: self
@@ -146,8 +181,8 @@ impl BudgetArgs {
             drop_layers: self.drop_layers,
             layer_criterion: self.layer_criterion.clone(),
             seed,
-            domain_weights: None,
-        }
+            ..PlanOptions::default()
+        })
     }
 }
 
@@ -211,30 +246,30 @@ pub(super) fn criteria() -> Vec<PossibleValue> {
         .collect()
 }
 
-fn allocators() -> PossibleValuesParser {
-    PossibleValuesParser::new(
-        allocate::ALLOCATORS
-            .iter()
-            .map(|a| PossibleValue::new(a.name()).help(a.about())),
-    )
+/// Names of the allocators.
+pub(super) fn allocators() -> Vec<PossibleValue> {
+    allocate::ALLOCATORS
+        .iter()
+        .map(|a| PossibleValue::new(a.name()).help(a.about()))
+        .collect()
 }
 
-fn layer_criteria() -> PossibleValuesParser {
-    PossibleValuesParser::new(
-        layers::LAYER_CRITERIA
-            .iter()
-            .map(|c| PossibleValue::new(c.name()).help(c.about())),
-    )
+/// Names of the layer criteria.
+pub(super) fn layer_criteria() -> Vec<PossibleValue> {
+    layers::LAYER_CRITERIA
+        .iter()
+        .map(|c| PossibleValue::new(c.name()).help(c.about()))
+        .collect()
 }
 
 fn default_criterion() -> &'static str {
     saliency::CRITERIA[0].name()
 }
 
-fn default_allocator() -> &'static str {
+pub(super) fn default_allocator() -> &'static str {
     allocate::ALLOCATORS[0].name()
 }
 
-fn default_layer_criterion() -> &'static str {
+pub(super) fn default_layer_criterion() -> &'static str {
     layers::LAYER_CRITERIA[0].name()
 }

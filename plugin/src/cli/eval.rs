@@ -3,26 +3,31 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::ArgGroup;
 use prune_eval::{EvalOptions, Variant};
 use router_stats::family::Keep;
 use router_stats::stats::Stats;
 
-use super::args::{criteria, surroundings, CalibrationArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::args::{
+    allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
+    CalibrationArgs, ConstraintArgs, EvaluationArgs, ModelArgs, TextArgs,
+};
 use super::given::Given;
 use super::progress::Console;
 use super::{output, Global};
+use crate::allocate::ALLOCATORS;
 use crate::cache::Cache;
 use crate::pipeline::{self, EvaluationOptions, Model, Texts};
 use crate::plan::{self, ExpertBudget, LayerBudget, PlanOptions, ValidPlan};
 use crate::saliency::CRITERIA;
 
-/// Stands for every criterion.
+/// Stands for every criterion, or every allocator.
 const ALL: &str = "all";
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
-#[command(group(ArgGroup::new("made").args(["prune_experts", "drop_layers"]).multiple(true)))]
+#[command(group(ArgGroup::new("budget").args(["prune_experts", "drop_layers"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])))]
 pub(super) struct Args {
     #[command(flatten)]
     model: ModelArgs,
@@ -44,11 +49,22 @@ pub(super) struct Args {
     drop_layers: Option<LayerBudget>,
 
     /// Criteria of plans made on the fly, or `all`
-    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = criteria_or_all())]
+    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = or_all(criteria()))]
     criterion: Vec<String>,
 
+    /// How many go in which layer in plans made on the fly, or `all`
+    #[arg(long, value_delimiter = ',', default_value = default_allocator(), value_name = "NAME,…", requires = "prune_experts", value_parser = or_all(allocators()))]
+    allocation: Vec<String>,
+
+    /// Which layers go in plans made on the fly
+    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(layer_criteria()), requires = "drop_layers")]
+    layer_criterion: String,
+
+    #[command(flatten)]
+    constraints: ConstraintArgs,
+
     /// Statistics to make plans from [default: calibrate, or what the cache holds]
-    #[arg(long, value_name = "STATS", requires = "made", conflicts_with_all = ["calibration", "calibration_tokens", "spill"])]
+    #[arg(long, value_name = "STATS", requires = "budget", conflicts_with_all = ["calibration", "calibration_tokens", "spill"])]
     stats: Option<PathBuf>,
 
     /// Seed of criteria that draw at random and of the order of documents
@@ -152,7 +168,8 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     Ok(())
 }
 
-/// Plans made on the fly: every criterion at every fraction.
+/// Plans made on the fly: every criterion with every allocator at every
+/// fraction.
 fn made(
     args: &Args,
     model: &Model,
@@ -167,25 +184,29 @@ fn made(
     } else {
         args.prune_experts.iter().copied().map(Some).collect()
     };
-    let names: Vec<&str> = if args.criterion.iter().any(|name| name == ALL) {
-        CRITERIA.iter().map(|criterion| criterion.name()).collect()
-    } else {
-        args.criterion.iter().map(String::as_str).collect()
-    };
+    let criteria = named(&args.criterion, CRITERIA.iter().map(|c| c.name()));
+    let allocators = named(&args.allocation, ALLOCATORS.iter().map(|a| a.name()));
+    let methods = criteria.iter().flat_map(|criterion| {
+        allocators
+            .iter()
+            .map(move |allocator| (*criterion, *allocator))
+    });
     let mut wanted = Vec::new();
     for fraction in fractions {
-        for &criterion in &names {
-            let options = PlanOptions {
+        for (criterion, allocator) in methods.clone() {
+            let options = args.constraints.apply(PlanOptions {
                 criterion: criterion.to_owned(),
+                allocator: allocator.to_owned(),
                 experts: fraction.map(ExpertBudget::Fraction),
                 drop_layers: args.drop_layers,
+                layer_criterion: args.layer_criterion.clone(),
                 seed: args.seed,
                 ..PlanOptions::default()
-            };
+            });
             plan::check(&options, model.topology())?;
             wanted.push((name(&options), options));
             if fraction.is_none() {
-                // Without a share of the experts every criterion does the same.
+                // Without a share of the experts every method does the same.
                 break;
             }
         }
@@ -222,11 +243,24 @@ fn made(
         .collect()
 }
 
-/// `reap 0.5, drop 2`.
+/// The names asked for, which `all` stands for.
+fn named<'a>(asked: &'a [String], all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    if asked.iter().any(|name| name == ALL) {
+        all.collect()
+    } else {
+        asked.iter().map(String::as_str).collect()
+    }
+}
+
+/// `reap 0.5, drop 2`; `reap lamp 0.5` with another allocator than the default.
 fn name(options: &PlanOptions) -> String {
+    let mut method = options.criterion.clone();
+    if options.allocator != default_allocator() {
+        method = format!("{method} {}", options.allocator);
+    }
     let experts = match options.experts {
-        Some(ExpertBudget::Fraction(fraction)) => Some(format!("{} {fraction}", options.criterion)),
-        Some(ExpertBudget::Keep(kept)) => Some(format!("{} keep {kept}", options.criterion)),
+        Some(ExpertBudget::Fraction(fraction)) => Some(format!("{method} {fraction}")),
+        Some(ExpertBudget::Keep(kept)) => Some(format!("{method} keep {kept}")),
         None => None,
     };
     let layers = options.drop_layers.map(|layers| match layers {
@@ -267,9 +301,10 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
     )
 }
 
-fn criteria_or_all() -> clap::builder::PossibleValuesParser {
-    let all = clap::builder::PossibleValue::new(ALL).help("Every one of them");
-    clap::builder::PossibleValuesParser::new(criteria().into_iter().chain([all]))
+/// `names` or [`ALL`].
+fn or_all(names: Vec<PossibleValue>) -> PossibleValuesParser {
+    let all = PossibleValue::new(ALL).help("Every one of them");
+    PossibleValuesParser::new(names.into_iter().chain([all]))
 }
 
 #[cfg(test)]

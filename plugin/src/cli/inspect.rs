@@ -10,7 +10,7 @@ use prune_eval::Report;
 use router_stats::checkpoint::ExpertReader;
 use serde_json::json;
 
-pub(super) use plan::{plan_table, sizes};
+pub(super) use plan::{asked, compared, ids, percent, plan_table, sizes, weighed};
 
 use super::output;
 use super::table::Table;
@@ -181,21 +181,11 @@ pub(super) fn size_table(size: &Size) -> String {
     table.to_string()
 }
 
-/// `8`, or `8–16` if layers differ.
-fn experts(size: &Size) -> String {
-    let counts = || {
-        size.experts_per_layer
-            .iter()
-            .copied()
-            .filter(|&experts| experts > 0)
-    };
-    match (counts().min(), counts().max()) {
-        (Some(least), Some(most)) if least == most => least.to_string(),
-        (Some(least), Some(most)) => format!("{least}–{most}"),
-        _ => "0".to_owned(),
-    }
+/// Experts of the MoE layers: `8`, or `8–16` if they differ.
+pub(super) fn experts(size: &Size) -> String {
+    format::range(size.experts_per_layer.iter().copied())
 }
 
-fn short(hash: &str) -> &str {
+pub(super) fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }

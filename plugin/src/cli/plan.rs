@@ -1,27 +1,45 @@
-//! `plan`: statistics and a budget → a plan file.
+//! `plan`: statistics and a budget → a plan file, or a family of them.
 
-use std::path::PathBuf;
+mod diff;
+
+use std::path::{Path, PathBuf};
 
 use router_stats::stats::Stats;
 
 use super::args::{surroundings, BudgetArgs, ModelArgs};
+use super::progress::Console;
+use super::table::Table;
 use super::{inspect, output, Global};
-use crate::pipeline::Reporter;
-use crate::plan;
+use crate::format;
+use crate::pipeline::{plan_name, Reporter};
+use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Planner, ValidPlan};
 
 /// Arguments of `plan`.
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "drop_layers"]).required(true).multiple(true)))]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "drop_layers", "nested"]).required(true).multiple(true))
+)]
 pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
     /// Statistics of the model, from `calibrate`
-    #[arg(value_name = "STATS")]
-    stats: PathBuf,
+    #[arg(value_name = "STATS", required = true)]
+    stats: Option<PathBuf>,
 
     #[command(flatten)]
     model: ModelArgs,
 
     #[command(flatten)]
     budget: BudgetArgs,
+
+    /// Make one plan for each of these fractions of the experts, to step down
+    /// without calibrating again: what a smaller one keeps, a larger one keeps
+    /// too. -o names the directory for their files
+    #[arg(long, value_delimiter = ',', value_name = "FRACTION,…", groups = ["budget", "expert_budget"], help_heading = "Pruning")]
+    nested: Vec<f64>,
 
     /// Weight of a domain in the mixture, in place of the one it was
     /// calibrated with; repeat it for more domains
@@ -32,8 +50,8 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// Plan file to write
-    #[arg(short, long, value_name = "FILE")]
+    /// Plan file to write, or the directory with --nested
+    #[arg(short, long, value_name = "FILE|DIR")]
     output: Option<PathBuf>,
 
     /// Print the plan as JSON
@@ -41,33 +59,129 @@ pub(super) struct Args {
     json: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Show how two plans for one model differ
+    Diff(diff::Args),
+}
+
 /// Runs `plan`.
 pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let stats = match (&args.verb, &args.stats) {
+        (Some(Verb::Diff(args)), _) => return diff::execute(args),
+        (None, Some(stats)) => stats,
+        (None, None) => anyhow::bail!("no statistics were named"),
+    };
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut options = args.budget.options(args.seed);
     options.domain_weights = Some(args.domain_weight.clone()).filter(|weights| !weights.is_empty());
-    // A budget that the model cannot meet is refused before a large file is read.
+    let budgets: Vec<_> = args
+        .nested
+        .iter()
+        .map(|&fraction| ExpertBudget::Fraction(fraction))
+        .collect();
+    // Budgets that the model cannot meet are refused before a large file is read.
     plan::check(&options, model.topology())?;
-    let stats = Stats::read(&args.stats)?;
-    let plan = plan::plan(
+    for &budget in &budgets {
+        let one = PlanOptions {
+            experts: Some(budget),
+            ..options.clone()
+        };
+        plan::check(&one, model.topology())?;
+    }
+    let stats = Stats::read(stats)?;
+    let planner = Planner::new(
         &stats,
         model.checkpoint(),
         model.family(),
         model.topology(),
         &options,
     )?;
+    if budgets.is_empty() {
+        return single(args, &planner.plan()?, &console);
+    }
+    family(args, &planner.nested(&budgets)?, &console)
+}
+
+/// Prints and writes one plan.
+fn single(args: &Args, plan: &ValidPlan, console: &Console) -> anyhow::Result<()> {
+    let plan = plan.plan();
     if args.json {
-        output::json(plan.plan())?;
+        output::json(plan)?;
     } else {
-        output::data(&inspect::plan_table(plan.plan()))?;
+        output::data(&inspect::plan_table(plan))?;
     }
     if let Some(path) = &args.output {
-        crate::cache::make_parent(path)?;
-        plan::write(plan.plan(), path)?;
-        console.report("Planned", &path.display().to_string());
+        save(plan, path, console)?;
     }
     Ok(())
+}
+
+/// Prints and writes nested plans.
+fn family(args: &Args, plans: &[ValidPlan], console: &Console) -> anyhow::Result<()> {
+    let plans: Vec<&Plan> = plans.iter().map(ValidPlan::plan).collect();
+    if args.json {
+        output::json(&plans)?;
+    } else {
+        output::data(&family_table(&plans))?;
+    }
+    if let Some(directory) = &args.output {
+        for plan in plans {
+            save(plan, &directory.join(file_name(plan)), console)?;
+        }
+    }
+    Ok(())
+}
+
+fn save(plan: &Plan, path: &Path, console: &Console) -> anyhow::Result<()> {
+    crate::cache::make_parent(path)?;
+    plan::write(plan, path)?;
+    console.report("Planned", &path.display().to_string());
+    Ok(())
+}
+
+/// `reap-0.5.plan.json`.
+fn file_name(plan: &Plan) -> PathBuf {
+    let budget = match plan.method.asked.experts {
+        Some(ExpertBudget::Fraction(fraction)) => fraction.to_string(),
+        Some(ExpertBudget::Keep(kept)) => format!("keep{kept}"),
+        None => "all".to_owned(),
+    };
+    format!("{}-{budget}.plan.json", plan.method.criterion).into()
+}
+
+/// One line per plan: its size, and what the worst domain keeps of its expert
+/// output.
+fn family_table(plans: &[&Plan]) -> String {
+    let heading = [
+        "plan",
+        "experts",
+        "parameters",
+        "weights",
+        "change",
+        "least output kept",
+    ];
+    let mut table = Table::new(&heading);
+    for plan in plans {
+        let covered = plan
+            .stats
+            .domains
+            .iter()
+            .filter_map(|domain| Some((domain.coverage?, &domain.name)))
+            .min_by(|(a, _), (b, _)| a.total_cmp(b));
+        table.row([
+            plan_name(&file_name(plan)),
+            inspect::experts(&plan.after),
+            format::parameters(plan.after.parameters),
+            format::bytes(plan.after.bytes),
+            inspect::percent(plan.before.bytes, plan.after.bytes),
+            covered.map_or_else(String::new, |(share, name)| {
+                format!("{:.1}% ({name})", share * 100.0)
+            }),
+        ]);
+    }
+    table.to_string()
 }
 
 fn parse_weight(text: &str) -> Result<(String, f64), String> {

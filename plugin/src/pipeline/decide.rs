@@ -2,7 +2,8 @@
 
 use super::{Measured, Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
-use crate::plan::{self, PlanOptions, ValidPlan};
+use crate::format;
+use crate::plan::{self, PlanOptions, Size, ValidPlan};
 use crate::Result;
 
 /// The plan that `options` ask for, from the cache or made now. Statistics are
@@ -45,14 +46,14 @@ pub fn decide(
 /// `reap, uniform: keep 8 of 16 experts in 4 layers`.
 pub(super) fn summary(plan: &ValidPlan) -> String {
     let plan = plan.plan();
-    let most = |experts: &[usize]| experts.iter().copied().max().unwrap_or(0);
+    let experts = |size: &Size| format::range(size.experts_per_layer.iter().copied());
     let dropped = plan.before.layers - plan.after.layers;
     let mut text = format!(
         "{}, {}: keep {} of {} experts in {} layers",
         plan.method.criterion,
         plan.method.allocator,
-        most(&plan.after.experts_per_layer),
-        most(&plan.before.experts_per_layer),
+        experts(&plan.after),
+        experts(&plan.before),
         plan.after
             .experts_per_layer
             .iter()

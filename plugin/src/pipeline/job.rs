@@ -80,12 +80,16 @@ impl Job {
             Change::Plan(path) => format!("{name}-{}", plan_name(path)),
             Change::Make(options) => {
                 let mut id = name;
+                let mut method = options.criterion.clone();
+                if options.allocator != PlanOptions::default().allocator {
+                    method = format!("{method}-{}", options.allocator);
+                }
                 match options.experts {
                     Some(ExpertBudget::Fraction(fraction)) => {
-                        id += &format!("-{}-{fraction}", options.criterion);
+                        id += &format!("-{method}-{fraction}");
                     }
                     Some(ExpertBudget::Keep(kept)) => {
-                        id += &format!("-{}-keep{kept}", options.criterion);
+                        id += &format!("-{method}-keep{kept}");
                     }
                     None => {}
                 }

@@ -61,7 +61,7 @@ fn to_json(plan: &Plan) -> serde_json::Result<Vec<u8>> {
 
 /// Fails unless this build reads `version`.
 pub(super) fn check_version(version: u32, label: &str) -> Result<()> {
-    if version == VERSION {
+    if (1..=VERSION).contains(&version) {
         return Ok(());
     }
     Err(Error::PlanVersion {
@@ -113,16 +113,36 @@ mod tests {
             "{}",
             lines[2]
         );
-        assert!(text.starts_with("{\n  \"version\": 1,\n"), "{text}");
+        assert!(text.starts_with("{\n  \"version\": 2,\n"), "{text}");
+    }
+
+    #[test]
+    fn the_first_version_is_still_read() {
+        let mut plan = fixture::half().plan().clone();
+        plan.version = 1;
+        plan.method.constraints = super::super::Constraints::default();
+        for domain in &mut plan.stats.domains {
+            domain.coverage = None;
+        }
+        let mut value = serde_json::to_value(&plan).unwrap();
+        let method = value["method"].as_object_mut().unwrap();
+        assert!(method.remove("constraints").is_some());
+        for domain in value["stats"]["domains"].as_array_mut().unwrap() {
+            assert!(domain.as_object_mut().unwrap().remove("coverage").is_some());
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("old.plan.json");
+        fs::write(&path, value.to_string()).unwrap();
+        assert_eq!(read(&path).unwrap(), plan);
     }
 
     #[test]
     fn another_version_is_refused_before_its_fields_are_read() {
-        let error = refused("{\"version\": 2, \"something\": []}");
+        let error = refused("{\"version\": 3, \"something\": []}");
         assert!(
             error
                 .to_string()
-                .ends_with("x.plan.json: plan version 2; this build reads 1"),
+                .ends_with("x.plan.json: plan version 3; this build reads 1 to 2"),
             "{error}"
         );
         assert_eq!(error.hint().unwrap(), "run `plan` again with this version");

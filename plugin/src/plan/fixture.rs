@@ -26,6 +26,9 @@ pub(crate) const ATTENTION: u64 = 64 + 32 + 32 + 64 + 4 + 4 + 8 + 8;
 pub(crate) const DENSE: u64 = (3 * HIDDEN * DENSE_INTERMEDIATE) as u64;
 /// Mean cosine across each block in [`stats`].
 pub(crate) const COSINES: [f64; LAYERS] = [0.5, 0.75, 0.875, 0.625];
+/// Angle by which each block turns the stream in [`stats`], always in the same
+/// direction, in units of π.
+const TURNS: [f64; LAYERS] = [0.2, 0.05, 0.1, 0.15];
 
 /// How the checkpoint stores its experts.
 #[derive(Clone, Copy)]
@@ -209,6 +212,11 @@ pub(crate) fn stats(fingerprint: &str) -> Stats {
     table("expert.max", &experts, Merge::Max, &gain);
     table("block.cos", &[2, LAYERS, 3], Merge::Sum, &|at| {
         tokens(at[0]) * COSINES[at[1]]
+    });
+    let depths = [2, LAYERS + 1, LAYERS + 1];
+    table("span.angle", &depths, Merge::Sum, &|at| {
+        let turned = TURNS.get(at[1]..at[2].max(at[1]));
+        turned.unwrap_or_default().iter().sum::<f64>()
     });
     let domain = |name: &str, tokens: u64| DomainProvenance {
         name: name.to_owned(),

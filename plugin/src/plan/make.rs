@@ -4,24 +4,22 @@ use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Keep, Topology};
 use router_stats::stats::Stats;
 
+use super::choose::Choice;
+use super::coverage::coverage;
+use super::size::expert_bytes;
 use super::validate::{validate, Target};
 use super::{
-    Asked, DomainShare, LayerPlan, Method, Plan, PlanOptions, PlannedFrom, PlannedModel, Size,
-    ValidPlan,
+    constraints, Asked, DomainShare, ExpertBudget, Method, Plan, PlanOptions, PlannedFrom,
+    PlannedModel, Size, ValidPlan,
 };
+use crate::check::expect_len;
 use crate::error::{Error, Result};
 use crate::{allocate, layers, saliency};
 
-/// Decides which experts and layers go. Layers are chosen first; the experts of
-/// the others are then split among them.
-///
-/// Equal scores are told apart by index: the lower expert or layer stays. The
-/// same statistics, options and version give the same plan.
+/// Decides which experts and layers go, as [`Planner::plan`] does.
 ///
 /// # Errors
-/// Usage errors for names that no registry or domain has and for budgets that
-/// the model cannot meet; [`Error::OtherModel`] if `stats` were not made with
-/// this checkpoint; [`Error::NonFiniteScore`] if they are damaged.
+/// Those of [`Planner::new`] and [`Planner::plan`].
 pub fn plan(
     stats: &Stats,
     checkpoint: &Checkpoint,
@@ -29,131 +27,124 @@ pub fn plan(
     topology: &Topology,
     options: &PlanOptions,
 ) -> Result<ValidPlan> {
-    let target = Target::new(checkpoint, family, topology)?;
-    let made = &stats.provenance;
-    target.expect_fingerprint(&made.fingerprint, &made.model, "the statistics were")?;
-    let weights = weights(stats, options)?;
-    let layers = decide(stats, topology, options, &weights)?;
-    let before = Size::of(checkpoint, family, topology, &Keep::all(topology))?;
-    let plan = Plan {
-        version: super::VERSION,
-        created_by: concat!("mistralrs-prune ", env!("CARGO_PKG_VERSION")).to_owned(),
-        model: PlannedModel {
-            name: made.model.clone(),
-            fingerprint: made.fingerprint.clone(),
-            family: family.model_type().to_owned(),
-        },
-        stats: planned_from(stats, &weights),
-        method: Method {
-            criterion: options.criterion.clone(),
-            allocator: options.allocator.clone(),
-            layer_criterion: options.layer_criterion.clone(),
-            seed: options.seed,
-            asked: Asked {
-                experts: options.experts,
-                layers: options.drop_layers,
-            },
-        },
-        // Validation computes what is left.
-        after: before.clone(),
-        before,
-        layers,
-    };
-    validate(plan, "the plan", &target)
+    Planner::new(stats, checkpoint, family, topology, options)?.plan()
 }
 
-/// What happens to every layer.
-fn decide(
-    stats: &Stats,
-    topology: &Topology,
-    options: &PlanOptions,
-    weights: &[f64],
-) -> Result<Vec<LayerPlan>> {
-    let allocator = allocate::allocator(&options.allocator)?;
-    let influence = stats.block_influence(weights)?;
-    expect_len("block influences", influence.len(), topology.layers())?;
-    let dropped = dropped(stats, topology, options, weights)?;
-    let scores = scores(stats, topology, options, weights)?;
-    let mut kept = match options.experts {
-        Some(budget) => budget.per_layer(topology)?,
-        None => topology.experts(),
-    };
-    // The allocator sees the layers whose experts it decides about.
-    let staying: Vec<usize> = (0..topology.layers())
-        .filter(|&layer| !dropped[layer] && topology.moe(layer).is_some())
-        .collect();
-    let staying_scores: Vec<_> = staying.iter().map(|&layer| scores[layer].clone()).collect();
-    let even: Vec<_> = staying.iter().map(|&layer| kept[layer]).collect();
-    let allocated = allocator.allocate(&staying_scores, &even);
-    for (&layer, count) in staying.iter().zip(allocated) {
-        kept[layer] = count;
-        if let Some(budget) = options.experts {
-            budget.leaves_floor(topology, layer, count)?;
-        }
-    }
-    Ok(scores
-        .into_iter()
-        .enumerate()
-        .map(|(layer, scores)| {
-            let groups = topology
-                .moe(layer)
-                .map_or(1, |moe| moe.router.group_count());
-            let (kept, removed) = saliency::select_in_groups(&scores, kept[layer], groups);
-            LayerPlan {
-                layer,
-                dropped: dropped[layer],
-                block_influence: influence[layer][0],
-                kept,
-                removed,
-                scores,
-            }
+/// Makes plans for one model from one set of statistics.
+pub struct Planner<'a> {
+    stats: &'a Stats,
+    target: Target<'a>,
+    options: &'a PlanOptions,
+    /// Weights of the domains before they are balanced.
+    weights: Vec<f64>,
+    choice: Choice<'a>,
+    before: Size,
+}
+
+impl<'a> Planner<'a> {
+    /// Decides what does not depend on how many experts go: which layers do,
+    /// and what is protected.
+    ///
+    /// # Errors
+    /// Usage errors for names that no registry or domain has, and for layers
+    /// that the model cannot lose; [`Error::OtherModel`] if `stats` were not
+    /// made with this checkpoint; [`Error::NonFiniteScore`] if they are
+    /// damaged.
+    pub fn new(
+        stats: &'a Stats,
+        checkpoint: &'a Checkpoint,
+        family: &'a dyn Family,
+        topology: &'a Topology,
+        options: &'a PlanOptions,
+    ) -> Result<Self> {
+        let target = Target::new(checkpoint, family, topology)?;
+        let made = &stats.provenance;
+        target.expect_fingerprint(&made.fingerprint, &made.model, "the statistics were")?;
+        let weights = weights(stats, options)?;
+        let experts = expert_bytes(checkpoint, family, topology);
+        Ok(Self {
+            stats,
+            target,
+            options,
+            choice: Choice::new(stats, topology, options, &weights, experts)?,
+            weights,
+            before: Size::of(checkpoint, family, topology, &Keep::all(topology))?,
         })
-        .collect())
-}
+    }
 
-/// The saliency of every expert: `[L][E_ℓ]`, empty for dense layers.
-fn scores(
-    stats: &Stats,
-    topology: &Topology,
-    options: &PlanOptions,
-    weights: &[f64],
-) -> Result<Vec<Vec<f64>>> {
-    let criterion = saliency::criterion(&options.criterion)?;
-    let in_layer = |layer| {
-        let Some(moe) = topology.moe(layer) else {
-            return Ok(Vec::new());
-        };
-        let scores = criterion.score(&stats.layer(layer, weights)?, options.seed);
-        expect_len("scored experts", scores.len(), moe.experts)?;
-        expect_finite(&scores, |expert| {
-            format!("{} of layer {layer}, expert {expert}", criterion.name())
-        })?;
-        Ok(scores)
-    };
-    (0..topology.layers()).map(in_layer).collect()
-}
+    /// The plan that the options ask for.
+    ///
+    /// Equal scores are told apart by index: the lower expert or layer stays.
+    /// The same statistics, options and version give the same plan.
+    ///
+    /// # Errors
+    /// Usage errors for budgets that the model cannot meet and for constraints
+    /// that a budget leaves no room for; [`Error::NonFiniteScore`].
+    pub fn plan(&self) -> Result<ValidPlan> {
+        let weights = self.balanced(self.options.experts)?;
+        self.with(self.options.experts, &weights)
+    }
 
-/// One flag per layer, true for those that go: the ones with the lowest scores.
-fn dropped(
-    stats: &Stats,
-    topology: &Topology,
-    options: &PlanOptions,
-    weights: &[f64],
-) -> Result<Vec<bool>> {
-    let criterion = layers::layer_criterion(&options.layer_criterion)?;
-    let scores = criterion.score(stats, weights)?;
-    expect_len("scored layers", scores.len(), topology.layers())?;
-    expect_finite(&scores, |layer| {
-        format!("{} of layer {layer}", criterion.name())
-    })?;
-    let mut dropped = vec![false; scores.len()];
-    if let Some(budget) = options.drop_layers {
-        let count = budget.of(scores.len())?;
-        for layer in saliency::select(&scores, scores.len() - count).1 {
-            dropped[layer] = true;
+    /// One plan for each of `budgets`, which stand in for that of the options.
+    /// What a smaller one keeps, a larger one keeps too. If domains are
+    /// balanced, it is for the smallest.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan).
+    pub fn nested(&self, budgets: &[ExpertBudget]) -> Result<Vec<ValidPlan>> {
+        let mut smallest: Option<(usize, ExpertBudget)> = None;
+        for &budget in budgets {
+            let kept = budget.per_layer(self.target.topology())?.iter().sum();
+            if smallest.is_none_or(|(least, _)| kept < least) {
+                smallest = Some((kept, budget));
+            }
+        }
+        let weights = self.balanced(smallest.map(|(_, budget)| budget))?;
+        budgets
+            .iter()
+            .map(|&budget| self.with(Some(budget), &weights))
+            .collect()
+    }
+
+    fn balanced(&self, budget: Option<ExpertBudget>) -> Result<Vec<f64>> {
+        if self.options.balance_domains {
+            self.choice.balanced(&self.weights, budget)
+        } else {
+            Ok(self.weights.clone())
         }
     }
-    Ok(dropped)
+
+    fn with(&self, budget: Option<ExpertBudget>, weights: &[f64]) -> Result<ValidPlan> {
+        let (stats, options) = (self.stats, self.options);
+        let made = &stats.provenance;
+        let layers = self.choice.layers(weights, budget)?;
+        let plan = Plan {
+            version: super::VERSION,
+            created_by: concat!("mistralrs-prune ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model: PlannedModel {
+                name: made.model.clone(),
+                fingerprint: made.fingerprint.clone(),
+                family: self.target.family().model_type().to_owned(),
+            },
+            stats: planned_from(stats, weights, &coverage(stats, &layers)?),
+            method: Method {
+                criterion: options.criterion.clone(),
+                allocator: options.allocator.clone(),
+                layer_criterion: options.layer_criterion.clone(),
+                seed: options.seed,
+                asked: Asked {
+                    experts: budget,
+                    layers: options.drop_layers,
+                },
+                constraints: self.choice.constraints.clone(),
+            },
+            before: self.before.clone(),
+            // Validation computes what is left.
+            after: self.before.clone(),
+            layers,
+        };
+        validate(plan, "the plan", &self.target)
+    }
 }
 
 /// Fails for names that no registry has and for budgets that a model of this
@@ -165,6 +156,7 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     saliency::criterion(&options.criterion)?;
     allocate::allocator(&options.allocator)?;
     layers::layer_criterion(&options.layer_criterion)?;
+    constraints::check(options, topology)?;
     if let Some(budget) = options.drop_layers {
         budget.of(topology.layers())?;
     }
@@ -212,7 +204,7 @@ fn weights(stats: &Stats, options: &PlanOptions) -> Result<Vec<f64>> {
     Ok(weights)
 }
 
-fn planned_from(stats: &Stats, weights: &[f64]) -> PlannedFrom {
+fn planned_from(stats: &Stats, weights: &[f64], coverage: &[Option<f64>]) -> PlannedFrom {
     let made = &stats.provenance;
     PlannedFrom {
         hash: stats.hash(),
@@ -222,34 +214,13 @@ fn planned_from(stats: &Stats, weights: &[f64]) -> PlannedFrom {
             .domains
             .iter()
             .zip(weights)
-            .map(|(domain, &weight)| DomainShare {
+            .zip(coverage)
+            .map(|((domain, &weight), &coverage)| DomainShare {
                 name: domain.name.clone(),
                 weight,
                 tokens: domain.tokens,
+                coverage,
             })
             .collect(),
     }
-}
-
-fn expect_finite(scores: &[f64], what: impl Fn(usize) -> String) -> Result<()> {
-    match scores.iter().position(|score| !score.is_finite()) {
-        None => Ok(()),
-        Some(index) => Err(Error::NonFiniteScore {
-            what: what(index),
-            value: scores[index],
-        }),
-    }
-}
-
-/// Fails if the statistics describe another structure than the model has.
-fn expect_len(what: &str, found: usize, expected: usize) -> Result<()> {
-    if found == expected {
-        return Ok(());
-    }
-    Err(router_stats::Error::Structure {
-        what: format!("{what} in the statistics"),
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
-    .into())
 }

@@ -8,6 +8,10 @@
 //! [`crate::allocate`]; applying a plan is surgery.
 
 mod budget;
+mod choose;
+mod constraints;
+mod coverage;
+mod diff;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -15,6 +19,7 @@ mod json;
 mod make;
 mod options;
 mod size;
+mod super_experts;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -22,20 +27,23 @@ mod validate;
 use serde::{Deserialize, Serialize};
 
 pub use budget::{ExpertBudget, LayerBudget};
+pub use constraints::{Constraints, ExpertId};
+pub use diff::{diff, Difference, LayerDifference, Relation};
 pub use file::{read, write};
-pub use make::{check, plan};
+pub use make::{check, plan, Planner};
 pub use options::PlanOptions;
 pub use size::Size;
 pub use validate::ValidPlan;
 
-/// Version of the plan format that this build reads and writes.
-pub const VERSION: u32 = 1;
+/// Version of the plan format that this build writes. Version 1, which it also
+/// reads, has neither [`Method::constraints`] nor [`DomainShare::coverage`].
+pub const VERSION: u32 = 2;
 
 /// A decision about one model, with its reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
-    /// Version of the format: [`VERSION`].
+    /// Version of the format, at most [`VERSION`].
     pub version: u32,
     /// Program and version that wrote it: `mistralrs-prune 0.1.0`.
     pub created_by: String,
@@ -90,6 +98,10 @@ pub struct DomainShare {
     pub weight: f64,
     /// Calibration tokens.
     pub tokens: u64,
+    /// Share of its gated output norm Σ g‖f‖ that the kept experts carry, when
+    /// the plan was made; `None` if it has none.
+    #[serde(default)]
+    pub coverage: Option<f64>,
 }
 
 /// How a plan was decided.
@@ -106,6 +118,9 @@ pub struct Method {
     pub seed: u64,
     /// What was asked for.
     pub asked: Asked,
+    /// What was respected beside it.
+    #[serde(default)]
+    pub constraints: Constraints,
 }
 
 /// What was asked for.

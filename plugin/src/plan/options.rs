@@ -1,6 +1,6 @@
 //! What can be asked of a plan.
 
-use super::{ExpertBudget, LayerBudget};
+use super::{ExpertBudget, ExpertId, LayerBudget};
 use crate::{allocate, layers, saliency};
 
 /// What is asked of a plan. The default keeps everything.
@@ -21,6 +21,13 @@ pub struct PlanOptions {
     /// Weights by domain name, in place of those the statistics were made
     /// with; domains that are not named keep theirs.
     pub domain_weights: Option<Vec<(String, f64)>>,
+    /// Whether super experts may go too.
+    pub prune_super_experts: bool,
+    /// Experts that stay, and with them their layers.
+    pub protect: Vec<ExpertId>,
+    /// Whether the weights are only where to begin, to find those under which
+    /// the worst domain keeps most of its expert output.
+    pub balance_domains: bool,
 }
 
 impl Default for PlanOptions {
@@ -33,6 +40,9 @@ impl Default for PlanOptions {
             layer_criterion: layers::LAYER_CRITERIA[0].name().to_owned(),
             seed: 0,
             domain_weights: None,
+            prune_super_experts: false,
+            protect: Vec::new(),
+            balance_domains: false,
         }
     }
 }

@@ -108,6 +108,32 @@ impl Size {
     }
 }
 
+/// Bytes of one expert of each layer, its router row left out: `[L]`, 0 for
+/// dense layers.
+pub(super) fn expert_bytes(
+    checkpoint: &Checkpoint,
+    family: &dyn Family,
+    topology: &Topology,
+) -> Vec<u64> {
+    let mut bytes = vec![0; topology.layers()];
+    for tensor in checkpoint.tensors() {
+        let Role::Block { layer, part } = family.names().role(tensor.name) else {
+            continue;
+        };
+        let (Some(bytes), false) = (
+            bytes.get_mut(layer),
+            matches!(part, Part::Shared | Part::Router),
+        ) else {
+            continue;
+        };
+        *bytes += tensor.data.len() as u64;
+    }
+    for (bytes, experts) in bytes.iter_mut().zip(topology.experts()) {
+        *bytes /= experts.max(1) as u64;
+    }
+    bytes
+}
+
 /// Size of a tensor or of some of its rows.
 #[derive(Clone, Copy)]
 struct Amount {
@@ -193,6 +219,16 @@ mod tests {
     }
 
     #[test]
+    fn an_expert_weighs_its_three_matrices() {
+        for stored in [fixture::Stored::PerExpert, fixture::Stored::Stacked] {
+            let fixture = fixture::model(stored);
+            let bytes = expert_bytes(&fixture.checkpoint, fixture.family, &fixture.topology);
+            let expert = 2 * 3 * 8 * 4;
+            assert_eq!(bytes, [expert, 0, expert, expert]);
+        }
+    }
+
+    #[test]
     fn a_dropped_layer_is_gone() {
         let fixture = fixture::model(fixture::Stored::PerExpert);
         let mut keep = Keep::all(&fixture.topology);
@@ -206,6 +242,7 @@ mod tests {
         assert_eq!(after.experts_per_layer, [6, 6, 6]);
         assert_eq!(after.layers, 3);
     }
+
     #[test]
     fn a_tied_head_that_is_stored_has_bytes_but_no_parameters() {
         let tied = fixture::tied();

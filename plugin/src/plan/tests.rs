@@ -1,5 +1,8 @@
 //! From statistics to a valid plan.
 
+mod constraints;
+mod nested;
+
 use proptest::prelude::*;
 
 use router_stats::family::{GroupScore, Groups, MlpSpec};

@@ -22,8 +22,7 @@ impl ValidPlan {
     /// # Errors
     /// [`Error::OtherModel`] if it was made for another checkpoint;
     /// [`Error::Plan`] if it contradicts itself or the model, or leaves fewer
-    /// experts than the model routes to;
-    /// [`Error::PlanVersion`].
+    /// experts than the model routes to; [`Error::PlanVersion`].
     pub fn new(
         plan: Plan,
         checkpoint: &Checkpoint,
@@ -106,6 +105,14 @@ impl<'a> Target<'a> {
             topology,
             fingerprint: checkpoint.fingerprint()?,
         })
+    }
+
+    pub(super) fn family(&self) -> &'a dyn Family {
+        self.family
+    }
+
+    pub(super) fn topology(&self) -> &'a Topology {
+        self.topology
     }
 
     /// Fails with both models' names unless this checkpoint has `fingerprint`.
@@ -369,7 +376,9 @@ mod tests {
 
     #[test]
     fn another_version_or_family_is_refused() {
-        assert!(message(|plan| plan.version = 7).contains("plan version 7; this build reads 1"));
+        assert!(
+            message(|plan| plan.version = 7).contains("plan version 7; this build reads 1 to 2")
+        );
         assert!(message(|plan| plan.model.family = "mixtral".to_owned())
             .contains("model.family: expected qwen3_moe, found mixtral"));
     }

@@ -16,11 +16,13 @@ mod gate_mass;
 mod man;
 mod msan;
 mod random;
+mod ranking;
 mod reap;
 #[cfg(test)]
 mod routers;
 mod soft_gate;
 
+pub use ranking::Ranking;
 use router_stats::stats::LayerStats;
 
 use crate::registry::find;
@@ -61,36 +63,6 @@ pub trait Criterion: Sync + std::fmt::Debug {
 /// [`Error::Unknown`](crate::Error::Unknown) with the known names.
 pub fn criterion(name: &str) -> Result<&'static dyn Criterion> {
     find("criterion", CRITERIA, Criterion::name, name)
-}
-
-/// Splits the experts 0..E into the `kept` with the highest scores and the
-/// rest, both ascending. Of equal scores the lower index stays.
-pub fn select(scores: &[f64], kept: usize) -> (Vec<usize>, Vec<usize>) {
-    let mut ranked: Vec<usize> = (0..scores.len()).collect();
-    // A stable sort, so equal scores (0.0 and −0.0 too) stay in index order.
-    ranked.sort_by(|&a, &b| {
-        scores[b]
-            .partial_cmp(&scores[a])
-            .unwrap_or(std::cmp::Ordering::Equal)
-    });
-    let mut removed = ranked.split_off(kept.min(ranked.len()));
-    ranked.sort_unstable();
-    removed.sort_unstable();
-    (ranked, removed)
-}
-
-/// Splits the experts 0..E into the `kept` with the highest scores of their
-/// groups and the rest, both ascending: equally many of each of `groups`
-/// consecutive groups, rounded down. `groups` divides E.
-pub fn select_in_groups(scores: &[f64], kept: usize, groups: usize) -> (Vec<usize>, Vec<usize>) {
-    let size = (scores.len() / groups).max(1);
-    let (mut stay, mut go) = (Vec::new(), Vec::new());
-    for (group, scores) in scores.chunks(size).enumerate() {
-        let (best, rest) = select(scores, kept / groups);
-        stay.extend(best.into_iter().map(|expert| group * size + expert));
-        go.extend(rest.into_iter().map(|expert| group * size + expert));
-    }
-    (stay, go)
 }
 
 /// Sums divided by counts, element by element. An expert that no token was
@@ -155,28 +127,6 @@ mod tests {
                 .starts_with("unknown criterion `reep`; known: reap, ean, "),
             "{error}"
         );
-    }
-
-    #[test]
-    fn of_equal_scores_the_lower_index_stays() {
-        assert_eq!(select(&[1.0, 2.0, 1.0, 1.0], 2), (vec![0, 1], vec![2, 3]));
-        assert_eq!(select(&[-0.0, 0.0, 0.0], 1), (vec![0], vec![1, 2]));
-        assert_eq!(select(&[3.0, 1.0], 9), (vec![0, 1], vec![]));
-    }
-
-    #[test]
-    fn every_group_keeps_its_best() {
-        let scores = [9.0, 8.0, 7.0, 1.0, 3.0, 3.0];
-        assert_eq!(
-            select_in_groups(&scores, 4, 2),
-            (vec![0, 1, 4, 5], vec![2, 3])
-        );
-        assert_eq!(
-            select_in_groups(&scores, 2, 2),
-            (vec![0, 4], vec![1, 2, 3, 5])
-        );
-        assert_eq!(select_in_groups(&scores, 4, 1), select(&scores, 4));
-        assert_eq!(select_in_groups(&[], 0, 1), (vec![], vec![]));
     }
 
     #[test]
@@ -265,17 +215,6 @@ mod tests {
                 let expected: Vec<f64> = order.iter().map(|&i| scores[i]).collect();
                 prop_assert_eq!(criterion.score(&permuted, 0), expected);
             }
-        }
-
-        #[test]
-        fn selection_keeps_the_highest_scores(scores in prop::collection::vec(-1e3..1e3_f64, 0..50), kept in 0..60_usize) {
-            let (stay, go) = select(&scores, kept);
-            prop_assert_eq!(stay.len(), kept.min(scores.len()));
-            let mut all = [stay.clone(), go.clone()].concat();
-            all.sort_unstable();
-            prop_assert_eq!(all, (0..scores.len()).collect::<Vec<_>>());
-            let lowest = stay.iter().map(|&i| scores[i]).fold(f64::INFINITY, f64::min);
-            prop_assert!(go.iter().all(|&i| scores[i] <= lowest));
         }
     }
 }

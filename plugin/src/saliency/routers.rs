@@ -7,7 +7,7 @@ use router_stats::family::{GroupScore, Groups, RouterRule, Scoring};
 use router_stats::forward::{route, Routes};
 use router_stats::stats::LayerStats;
 
-use super::{criterion, select_in_groups};
+use super::{criterion, Ranking};
 
 /// Two experts and their gate values.
 type Pair = [(usize, f64); 2];
@@ -53,7 +53,7 @@ fn kept(
 ) -> Vec<usize> {
     let routes = route(rule, norms.len(), tokens.to_vec(), bias, None);
     let scores = criterion(name).unwrap().score(&stats(&routes, norms), 0);
-    select_in_groups(&scores, count, groups).0
+    Ranking::new(&scores, &[], groups).split(count / groups).0
 }
 
 /// What has to stay: experts that fewer than `count / groups` others of their

@@ -145,6 +145,15 @@ fn method(plan: &Plan, layout: Layout) -> String {
     if method.asked.layers.is_some() {
         item("Layers", format!("criterion `{}`", method.layer_criterion));
     }
+    let constraints = &method.constraints;
+    let protected = constraints.super_experts.iter().flatten();
+    let protected: Vec<String> = protected
+        .chain(&constraints.protected)
+        .map(|id| format!("`{id}`"))
+        .collect();
+    if !protected.is_empty() {
+        item("Protected, as layer:expert", protected.join(", "));
+    }
     let domains: Vec<_> = plan
         .stats
         .domains

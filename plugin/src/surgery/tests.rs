@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::fixture::{mixtral, qwen3_moe, read, Model, Stored, Tensors};
 use super::*;
-use crate::plan::{Asked, LayerPlan, Method, Plan, PlannedFrom, PlannedModel, Size};
+use crate::plan::{Asked, Constraints, LayerPlan, Method, Plan, PlannedFrom, PlannedModel, Size};
 use crate::Error;
 
 /// Cuts `source` and reads what was written.
@@ -295,6 +295,7 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
                 experts: None,
                 layers: None,
             },
+            constraints: Constraints::default(),
         },
         before: size.clone(),
         after: size,

@@ -25,7 +25,7 @@ pub struct Names {
     pub dense: &'static str,
     /// Router weight [E, H].
     pub router: &'static str,
-    /// Bias [E] that a router adds for the choice of experts alone, if there is
+    /// Bias `[E]` that a router adds for the choice of experts alone, if there is
     /// one.
     pub router_bias: Option<&'static str>,
     /// Module of the experts that every token passes through, if there are

@@ -3,24 +3,12 @@
 use super::{experts, short};
 use crate::cli::table::Table;
 use crate::format;
-use crate::plan::{Plan, Size};
+use crate::plan::{DomainShare, ExpertId, Plan, Size};
 
 /// A plan as a person reads it.
 pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
     let method = &plan.method;
-    let asked: Vec<String> = [
-        method.asked.experts.map(|budget| budget.to_string()),
-        method.asked.layers.map(|budget| budget.to_string()),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let domains: Vec<&str> = plan
-        .stats
-        .domains
-        .iter()
-        .map(|domain| domain.name.as_str())
-        .collect();
+    let domains: Vec<String> = plan.stats.domains.iter().map(weighed).collect();
     let mut facts = Table::facts();
     facts
         .row([
@@ -32,7 +20,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
                 short(&plan.model.fingerprint)
             ),
         ])
-        .row(["asked for", &asked.join(" ")])
+        .row(["asked for", &asked(plan)])
         .row([
             "by",
             &format!(
@@ -48,6 +36,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
                 domains.join(", ")
             ),
         ]);
+    constraint_rows(&mut facts, plan);
 
     let mut layers = Table::new(&[
         "layer",
@@ -89,9 +78,77 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
     )
 }
 
+/// Adds what stays whatever its score, and what that leaves of each domain.
+fn constraint_rows(facts: &mut Table, plan: &Plan) {
+    let constraints = &plan.method.constraints;
+    match &constraints.super_experts {
+        Some(found) if found.is_empty() => facts.row(["super experts", "none"]),
+        Some(found) => facts.row(["super experts", &format!("{}, protected", ids(found))]),
+        None => facts.row(["super experts", "not protected"]),
+    };
+    if !constraints.protected.is_empty() {
+        facts.row(["protected", &ids(&constraints.protected)]);
+    }
+    let covered: Vec<(f64, &str)> = plan
+        .stats
+        .domains
+        .iter()
+        .filter_map(|domain| Some((domain.coverage?, domain.name.as_str())))
+        .collect();
+    if covered.iter().any(|&(share, _)| share < 1.0) {
+        let shares: Vec<String> = covered
+            .iter()
+            .map(|(share, name)| format!("{name} {:.1}%", share * 100.0))
+            .collect();
+        let how = if constraints.balanced_domains {
+            " (domains balanced)"
+        } else {
+            ""
+        };
+        facts.row(["output kept", &format!("{}{how}", shares.join(", "))]);
+    }
+}
+
+/// The flags that asked for the plan's size.
+pub(in crate::cli) fn asked(plan: &Plan) -> String {
+    let asked = &plan.method.asked;
+    let experts = asked.experts.map(|budget| budget.to_string());
+    let layers = asked.layers.map(|budget| budget.to_string());
+    let flags: Vec<String> = experts.into_iter().chain(layers).collect();
+    flags.join(" ")
+}
+
+/// `0:5 7:11`, or `none`.
+pub(in crate::cli) fn ids(ids: &[ExpertId]) -> String {
+    if ids.is_empty() {
+        return "none".to_owned();
+    }
+    let ids: Vec<String> = ids.iter().map(ToString::to_string).collect();
+    ids.join(" ")
+}
+
+/// `python`, or `python × 3` if it weighs more than its tokens.
+pub(in crate::cli) fn weighed(domain: &DomainShare) -> String {
+    if domain.weight == 1.0 {
+        domain.name.clone()
+    } else {
+        format!("{} × {}", domain.name, domain.weight)
+    }
+}
+
 /// Sizes before and after, with more rows below.
 pub(in crate::cli) fn sizes(before: &Size, after: &Size, more: &[[String; 4]]) -> String {
-    let mut table = Table::new(&["", "before", "after", ""]).words(3);
+    compared(["before", "after"], before, after, more)
+}
+
+/// Two sizes under these headings, with more rows below.
+pub(in crate::cli) fn compared(
+    [first, second]: [&str; 2],
+    before: &Size,
+    after: &Size,
+    more: &[[String; 4]],
+) -> String {
+    let mut table = Table::new(&["", first, second, ""]).words(3);
     table
         .row([
             "parameters".to_owned(),
@@ -130,7 +187,7 @@ pub(in crate::cli) fn sizes(before: &Size, after: &Size, more: &[[String; 4]]) -
 }
 
 /// `−47.5%`.
-fn percent(before: u64, after: u64) -> String {
+pub(in crate::cli) fn percent(before: u64, after: u64) -> String {
     let change = (after as f64 / before.max(1) as f64 - 1.0) * 100.0;
     if change == 0.0 {
         String::new()

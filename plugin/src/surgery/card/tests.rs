@@ -1,7 +1,8 @@
 use super::loss::DomainLoss;
 use super::*;
 use crate::plan::{
-    Asked, DomainShare, ExpertBudget, LayerBudget, LayerPlan, Method, PlannedFrom, PlannedModel,
+    Asked, Constraints, DomainShare, ExpertBudget, ExpertId, LayerBudget, LayerPlan, Method,
+    PlannedFrom, PlannedModel,
 };
 
 fn size(layers: usize, experts_per_layer: Vec<usize>) -> Size {
@@ -43,6 +44,7 @@ fn plan() -> Plan {
                 name: "a|b".into(),
                 weight: 0.5,
                 tokens: 4096,
+                coverage: Some(0.75),
             }],
         },
         method: Method {
@@ -53,6 +55,13 @@ fn plan() -> Plan {
             asked: Asked {
                 experts: Some(ExpertBudget::Fraction(0.5)),
                 layers: Some(LayerBudget::Count(1)),
+            },
+            constraints: Constraints {
+                super_experts: Some(vec![ExpertId {
+                    layer: 0,
+                    expert: 2,
+                }]),
+                ..Constraints::default()
             },
         },
         before: size(3, vec![4, 0, 4]),
@@ -73,6 +82,7 @@ fn says_what_went_and_how_to_do_it_again() {
         "| parameters | 1,234,567 | 1,234,567 |",
         "| experts per MoE layer | 4 | 2 |",
         "- Asked for: `--prune-experts 0.5`, `--drop-layers 1`",
+        "- Protected, as layer:expert: `0:2`",
         "criterion `reap`, allocation `uniform`, seed 7",
         "- Calibration: 4,096 tokens: a\\|b (4,096 tokens, weight 0.5)",
         "Not measured.",

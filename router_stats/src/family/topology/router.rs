@@ -7,7 +7,7 @@ pub struct RouterRule {
     pub top_k: usize,
     /// From logits to scores.
     pub scoring: Scoring,
-    /// Whether the router has a bias [E] that is added to the scores for the
+    /// Whether the router has a bias `[E]` that is added to the scores for the
     /// choice of experts, but not to their gate values (DeepSeek-V3, arXiv
     /// 2412.19437, equation 16).
     pub correction_bias: bool,

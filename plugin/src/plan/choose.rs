@@ -1,0 +1,226 @@
+//! Statistics, a mixture and a budget → what happens to every layer.
+
+use router_stats::family::Topology;
+use router_stats::stats::Stats;
+
+use super::constraints::Constraints;
+use super::coverage::{balance, coverage};
+use super::{ExpertBudget, LayerPlan, PlanOptions};
+use crate::allocate::{self, Allocator};
+use crate::check::{expect_finite, expect_len};
+use crate::error::{Error, Result};
+use crate::layers;
+use crate::saliency::{self, Criterion, Ranking};
+
+/// The part of a decision that does not depend on how many experts go.
+pub(super) struct Choice<'a> {
+    stats: &'a Stats,
+    topology: &'a Topology,
+    criterion: &'static dyn Criterion,
+    allocator: &'static dyn Allocator,
+    seed: u64,
+    /// Bytes of one expert of each layer.
+    expert_bytes: Vec<u64>,
+    /// What has to be respected.
+    pub(super) constraints: Constraints,
+    /// Protected experts of each layer.
+    protected: Vec<Vec<usize>>,
+    /// One flag per layer, true for those that go.
+    dropped: Vec<bool>,
+    /// Block influence of each layer.
+    influence: Vec<f64>,
+}
+
+impl<'a> Choice<'a> {
+    /// Finds what is protected and which layers go, under the mixture `weights`.
+    ///
+    /// # Errors
+    /// Those of [`plan`](super::plan) about names, layers and constraints.
+    pub(super) fn new(
+        stats: &'a Stats,
+        topology: &'a Topology,
+        options: &PlanOptions,
+        weights: &[f64],
+        expert_bytes: Vec<u64>,
+    ) -> Result<Self> {
+        let influence = stats.block_influence(weights)?;
+        expect_len("block influences", influence.len(), topology.layers())?;
+        let constraints = Constraints::new(options, stats, topology, weights)?;
+        let protected = constraints.by_layer(topology.layers());
+        let mut dropped = vec![false; topology.layers()];
+        let criterion = layers::layer_criterion(&options.layer_criterion)?;
+        if let Some(budget) = options.drop_layers {
+            let count = budget.of(topology.layers())?;
+            let pinned: Vec<bool> = protected
+                .iter()
+                .map(|experts| !experts.is_empty())
+                .collect();
+            let chosen = criterion.choose(stats, weights, count, &pinned)?;
+            let chosen = chosen.ok_or_else(|| Error::ProtectedLayers {
+                budget,
+                held: indices(&pinned),
+            })?;
+            for layer in chosen {
+                dropped[layer] = true;
+            }
+        }
+        Ok(Self {
+            stats,
+            topology,
+            criterion: saliency::criterion(&options.criterion)?,
+            allocator: allocate::allocator(&options.allocator)?,
+            seed: options.seed,
+            expert_bytes,
+            constraints,
+            protected,
+            dropped,
+            influence: influence.into_iter().map(|[block, ..]| block).collect(),
+        })
+    }
+
+    /// The weights under which the worst domain of the plan for `budget` keeps
+    /// most of its expert output.
+    ///
+    /// # Errors
+    /// Those of [`layers`](Self::layers).
+    pub(super) fn balanced(
+        &self,
+        weights: &[f64],
+        budget: Option<ExpertBudget>,
+    ) -> Result<Vec<f64>> {
+        balance(weights, |weights| {
+            coverage(self.stats, &self.layers(weights, budget)?)
+        })
+    }
+
+    /// What happens to every layer.
+    ///
+    /// # Errors
+    /// Those of [`plan`](super::plan) about budgets and scores.
+    pub(super) fn layers(
+        &self,
+        weights: &[f64],
+        budget: Option<ExpertBudget>,
+    ) -> Result<Vec<LayerPlan>> {
+        let mut scores = Vec::with_capacity(self.topology.layers());
+        for layer in 0..self.topology.layers() {
+            scores.push(self.scores(layer, weights)?);
+        }
+        let rankings: Vec<Ranking> = scores
+            .iter()
+            .zip(&self.protected)
+            .enumerate()
+            .map(|(layer, (scores, protected))| Ranking::new(scores, protected, self.groups(layer)))
+            .collect();
+        let ranks = self.ranks(&scores, &rankings, budget)?;
+        let decided = rankings.into_iter().zip(ranks).zip(scores).enumerate();
+        Ok(decided
+            .map(|(layer, ((ranking, ranks), scores))| {
+                let (kept, removed) = ranking.split(ranks);
+                LayerPlan {
+                    layer,
+                    dropped: self.dropped[layer],
+                    block_influence: self.influence[layer],
+                    kept,
+                    removed,
+                    scores,
+                }
+            })
+            .collect())
+    }
+
+    /// How many ranks of experts each layer keeps: `[L]`.
+    fn ranks(
+        &self,
+        scores: &[Vec<f64>],
+        rankings: &[Ranking],
+        budget: Option<ExpertBudget>,
+    ) -> Result<Vec<usize>> {
+        let kept = match budget {
+            Some(budget) => budget.per_layer(self.topology)?,
+            None => self.topology.experts(),
+        };
+        let mut ranks: Vec<usize> = (0..kept.len())
+            .map(|layer| kept[layer] / self.groups(layer))
+            .collect();
+        // The allocator sees the layers whose experts it decides about.
+        let mut staying = Vec::new();
+        let mut seen = Vec::new();
+        for (layer, ranking) in rankings.iter().enumerate() {
+            let Some(moe) = self.topology.moe(layer).filter(|_| !self.dropped[layer]) else {
+                continue;
+            };
+            if let Some(budget) = budget {
+                budget.leaves_floor(self.topology, layer, kept[layer])?;
+            }
+            staying.push(layer);
+            seen.push(allocate::Layer {
+                ranks: (0..ranking.ranks())
+                    .map(|rank| ranking.rank(rank).map(|e| scores[layer][e]).collect())
+                    .collect(),
+                least: (moe.router.floor() / moe.router.group_count())
+                    .max(ranking.protected_ranks()),
+                even: ranks[layer],
+                expert_bytes: self.expert_bytes[layer],
+            });
+        }
+        // A protected layer may take more than its share, but not all together.
+        let over = |cost: fn(&allocate::Layer) -> u64| {
+            let sum = |ranks: fn(&allocate::Layer) -> usize| -> u64 {
+                seen.iter()
+                    .map(|layer| ranks(layer) as u64 * cost(layer))
+                    .sum()
+            };
+            sum(|layer| layer.least) > sum(|layer| layer.even)
+        };
+        let allocated = if over(|layer| layer.groups() as u64) || over(allocate::Layer::rank_bytes)
+        {
+            seen.iter().map(|layer| layer.even).collect()
+        } else {
+            self.allocator.allocate(&seen)
+        };
+        for ((&layer, seen), count) in staying.iter().zip(&seen).zip(allocated) {
+            if let Some(budget) = budget.filter(|_| count < rankings[layer].protected_ranks()) {
+                return Err(Error::ProtectedExperts {
+                    budget,
+                    layer,
+                    left: count * seen.groups(),
+                    needed: rankings[layer].protected_ranks() * seen.groups(),
+                });
+            }
+            ranks[layer] = count;
+        }
+        Ok(ranks)
+    }
+
+    /// The saliency of every expert of `layer`; of none if it is dense.
+    fn scores(&self, layer: usize, weights: &[f64]) -> Result<Vec<f64>> {
+        let Some(moe) = self.topology.moe(layer) else {
+            return Ok(Vec::new());
+        };
+        let scores = self
+            .criterion
+            .score(&self.stats.layer(layer, weights)?, self.seed);
+        expect_len("scored experts", scores.len(), moe.experts)?;
+        expect_finite(&scores, |expert| {
+            format!(
+                "{} of layer {layer}, expert {expert}",
+                self.criterion.name()
+            )
+        })?;
+        Ok(scores)
+    }
+
+    fn groups(&self, layer: usize) -> usize {
+        self.topology
+            .moe(layer)
+            .map_or(1, |moe| moe.router.group_count())
+    }
+}
+
+/// The indices that are true: `0, 3`.
+fn indices(flags: &[bool]) -> String {
+    let indices = flags.iter().enumerate().filter(|&(_, &flag)| flag);
+    let indices: Vec<String> = indices.map(|(index, _)| index.to_string()).collect();
+    indices.join(", ")
+}

@@ -1,0 +1,168 @@
+//! How two plans for one model differ.
+
+use serde::Serialize;
+
+use super::{LayerPlan, Plan};
+use crate::error::{Error, Result};
+
+/// How a second plan differs from a first.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// Which keeps more.
+    pub relation: Relation,
+    /// Every layer of the original model, in order.
+    pub layers: Vec<LayerDifference>,
+}
+
+/// What two plans keep, compared as sets of layers and experts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Relation {
+    /// The same.
+    Same,
+    /// All that the second keeps, the first keeps too.
+    SecondWithinFirst,
+    /// All that the first keeps, the second keeps too.
+    FirstWithinSecond,
+    /// Each keeps something that the other does not.
+    Neither,
+}
+
+/// How two plans differ in one layer. A dropped layer keeps no experts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LayerDifference {
+    /// Index in the original model.
+    pub layer: usize,
+    /// Whether the layer goes, in each plan.
+    pub dropped: [bool; 2],
+    /// Experts that stay, in each plan.
+    pub kept: [usize; 2],
+    /// Experts that only the first plan keeps, ascending.
+    pub only_first: Vec<usize>,
+    /// Experts that only the second plan keeps, ascending.
+    pub only_second: Vec<usize>,
+}
+
+impl LayerDifference {
+    /// Whether the plans do the same to the layer.
+    pub fn is_same(&self) -> bool {
+        let [first, second] = self.dropped;
+        first == second && self.only_first.is_empty() && self.only_second.is_empty()
+    }
+}
+
+/// Compares two plans; `name` is what the second is called.
+///
+/// # Errors
+/// [`Error::OtherModel`] if they are for different models; [`Error::Plan`] if
+/// they list different numbers of layers all the same.
+pub fn diff(first: &Plan, second: &Plan, name: &str) -> Result<Difference> {
+    if first.model.fingerprint != second.model.fingerprint {
+        return Err(Error::OtherModel {
+            what: format!("{name} was"),
+            fingerprint: second.model.fingerprint.clone(),
+            name: second.model.name.clone(),
+            found: first.model.fingerprint.clone(),
+            found_name: first.model.name.clone(),
+        });
+    }
+    if first.layers.len() != second.layers.len() {
+        return Err(Error::Plan {
+            plan: name.to_owned(),
+            field: "layers".to_owned(),
+            expected: first.layers.len().to_string(),
+            found: second.layers.len().to_string(),
+        });
+    }
+    let pairs = first.layers.iter().zip(&second.layers);
+    let layers: Vec<_> = pairs.map(|(first, second)| layer(first, second)).collect();
+    // Whether a plan keeps a layer or an expert that the other does not.
+    let more = |own: usize, other: usize| {
+        layers.iter().any(|layer| {
+            let only = [&layer.only_first, &layer.only_second][own];
+            !only.is_empty() || (layer.dropped[other] && !layer.dropped[own])
+        })
+    };
+    let relation = match (more(0, 1), more(1, 0)) {
+        (false, false) => Relation::Same,
+        (true, false) => Relation::SecondWithinFirst,
+        (false, true) => Relation::FirstWithinSecond,
+        (true, true) => Relation::Neither,
+    };
+    Ok(Difference { relation, layers })
+}
+
+fn layer(first: &LayerPlan, second: &LayerPlan) -> LayerDifference {
+    let [a, b] = [first, second].map(|layer| match layer.dropped {
+        true => &[],
+        false => layer.kept.as_slice(),
+    });
+    let only = |own: &[usize], other: &[usize]| {
+        let experts = own.iter().filter(|expert| !other.contains(expert));
+        experts.copied().collect()
+    };
+    LayerDifference {
+        layer: first.layer,
+        dropped: [first.dropped, second.dropped],
+        kept: [a.len(), b.len()],
+        only_first: only(a, b),
+        only_second: only(b, a),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::fixture;
+
+    fn half() -> Plan {
+        fixture::half().plan().clone()
+    }
+
+    #[test]
+    fn a_plan_is_the_same_as_itself() {
+        let found = diff(&half(), &half(), "b").unwrap();
+        assert_eq!(found.relation, Relation::Same);
+        assert!(found.layers.iter().all(LayerDifference::is_same));
+        assert_eq!(found.layers[0].kept, [3, 3]);
+    }
+
+    #[test]
+    fn experts_and_layers_that_differ_are_named() {
+        let mut other = half();
+        // Layer 0 keeps 1, 2, 3.
+        other.layers[0].kept = vec![2, 3];
+        let found = diff(&half(), &other, "b").unwrap();
+        assert_eq!(found.relation, Relation::SecondWithinFirst);
+        assert_eq!(found.layers[0].only_first, [1]);
+        let back = diff(&other, &half(), "b").unwrap();
+        assert_eq!(back.relation, Relation::FirstWithinSecond);
+
+        other.layers[1].dropped = true;
+        other.layers[2].dropped = true;
+        let found = diff(&half(), &other, "b").unwrap();
+        assert_eq!(found.relation, Relation::SecondWithinFirst);
+        assert_eq!(found.layers[2].kept, [3, 0]);
+        assert_eq!(found.layers[2].only_first, half().layers[2].kept);
+        assert!(!found.layers[1].is_same(), "a dense layer that goes");
+
+        other.layers[0].kept = vec![4];
+        assert_eq!(
+            diff(&half(), &other, "b").unwrap().relation,
+            Relation::Neither
+        );
+    }
+
+    #[test]
+    fn plans_of_different_models_are_not_compared() {
+        let mut other = half();
+        other.model.fingerprint = "0123456789".to_owned();
+        let error = diff(&half(), &other, "b.plan.json").unwrap_err();
+        assert!(error
+            .to_string()
+            .starts_with("b.plan.json was made for model 0123"));
+        let mut short = half();
+        short.layers.pop();
+        assert!(diff(&half(), &short, "b").is_err());
+    }
+}
