@@ -186,7 +186,7 @@ pub enum Error {
     /// Kept layers keep different numbers of experts.
     #[error(
         "{plan}: layer {first} keeps {first_count} experts but layer {other} keeps {other_count}: \
-         a checkpoint states one number of experts for all layers"
+         this layout states one number of experts for all layers"
     )]
     UnevenExperts {
         /// The plan's file, or `the plan`.
@@ -364,7 +364,9 @@ impl Error {
                  counts other blocks or experts"
                     .to_owned()
             }
-            Self::UnevenExperts { .. } => "keep the same number in every layer that stays".to_owned(),
+            Self::UnevenExperts { .. } => {
+                "--layout uqff stores a different number for every layer; or plan the same number for all".to_owned()
+            }
             Self::Unknown { .. }
             | Self::Option { .. }
             | Self::Plan { .. }

@@ -245,6 +245,89 @@ fn mixtral_is_served_from_a_plan() {
     server.stop();
 }
 
+/// A plan for golden Mixtral whose first layer keeps an expert more.
+fn uneven_plan(workshop: &Workshop) -> String {
+    let path = workshop.plan("mixtral");
+    let mut plan: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let layer = &mut plan["layers"][0];
+    let more = layer["removed"].as_array_mut().unwrap().remove(0);
+    let kept = layer["kept"].as_array_mut().unwrap();
+    kept.push(more);
+    kept.sort_by_key(Value::as_u64);
+    std::fs::write(&path, plan.to_string()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn layers_that_keep_different_counts_are_served() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/mixtral");
+    let plan = uneven_plan(&workshop);
+    let args = ["-m", &model, "--plan", &plan, "--no-eval"];
+    let server = Server::start(&workshop, &args, None);
+    check_routes(&server, "mixtral-mixtral", 4);
+    check_stream(&server, "mixtral-mixtral");
+    check_refusals(&server, "mixtral-mixtral");
+    server.stop();
+
+    // Quantised when written, not on loading.
+    let server = Server::start(&workshop, &[&args[..], &["--isq", "q8_0"]].concat(), None);
+    check_routes(&server, "mixtral-mixtral", 4);
+    server.stop();
+    for (flag, value) in [("--isq", "hqq4"), ("--dtype", "f16")] {
+        let serve = [&["serve", "--port", "0"], &args[..], &[flag, value]].concat();
+        let refused = workshop.run(&serve);
+        assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+        assert!(refused.stderr.contains(flag), "{}", refused.stderr);
+        assert!(
+            refused.stderr.contains("different numbers of experts"),
+            "{}",
+            refused.stderr
+        );
+    }
+}
+
+#[test]
+fn only_uqff_is_written_where_layers_keep_different_counts() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/mixtral");
+    let plan = uneven_plan(&workshop);
+    let prune = |layout: &str| {
+        let out = workshop.arg(layout);
+        let args = ["prune", "-m", &model, "--plan", &plan, "--no-eval"];
+        workshop.run(&[&args[..], &["--layout", layout, "-o", &out]].concat())
+    };
+    for layout in ["hf", "engine"] {
+        let refused = prune(layout);
+        assert_eq!(refused.code, Some(1), "{}", refused.stderr);
+        assert!(
+            refused
+                .stderr
+                .contains("layer 0 keeps 4 experts but layer 1 keeps 3"),
+            "{}",
+            refused.stderr
+        );
+        assert!(
+            refused.stderr.contains("--layout uqff"),
+            "{}",
+            refused.stderr
+        );
+        assert!(!workshop.path(layout).exists());
+    }
+    let written = prune("uqff");
+    assert_eq!(written.code, Some(0), "{}", written.stderr);
+    for name in [
+        "f32-0.uqff",
+        "residual.safetensors",
+        "config.json",
+        "tokenizer.json",
+    ] {
+        assert!(workshop.path("uqff").join(name).is_file(), "{name}");
+    }
+    let card = std::fs::read_to_string(workshop.path("uqff").join("README.md")).unwrap();
+    assert!(card.contains("--from-uqff f32-0.uqff"), "{card}");
+}
+
 #[test]
 fn a_checkpoint_that_prune_wrote_is_served_as_it_is() {
     let workshop = Workshop::new();

@@ -231,7 +231,7 @@ fn an_uneven_plan_is_evaluated_but_not_written_in_a_layout_with_one_count() {
         let out = workshop.arg(layout);
         let args = ["prune", "-m", &model, "--plan", &plan, "-o", &out];
         let refused = workshop.run(&[&args[..], &["--layout", layout, "--no-eval"]].concat());
-        refused.expect_failure(1, &["one number of experts", "hint: keep the same number"]);
+        refused.expect_failure(1, &["one number of experts", "hint: --layout uqff"]);
         assert!(!workshop.path(layout).exists());
     }
 }

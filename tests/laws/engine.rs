@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use mistralrs_core::{
-    AdapterPaths, DefaultSchedulerMethod, DeviceMapSetting, Loader, LocalModelPaths, MistralRs,
-    MistralRsBuilder, ModelDType, ModelPaths, MultimodalLoaderBuilder, MultimodalSpecificConfig,
-    NormalLoaderBuilder, NormalRequest, NormalSpecificConfig, Request, RequestMessage, Response,
-    SamplingParams, SchedulerConfig,
+    AdapterPaths, DefaultSchedulerMethod, DeviceMapSetting, IsqType, Loader, LocalModelPaths,
+    MistralRs, MistralRsBuilder, ModelDType, ModelPaths, MultimodalLoaderBuilder,
+    MultimodalSpecificConfig, NormalLoaderBuilder, NormalRequest, NormalSpecificConfig, Pipeline,
+    Request, RequestMessage, Response, SamplingParams, SchedulerConfig, TokenSource,
 };
 use mistralrs_prune::surgery::Layout;
 use prune_tests::{at_most, demo, logits, open, sequences, worst, Golden};
@@ -19,32 +19,83 @@ use router_stats::forward::Model;
 use crate::cut::{decide, golden_plan, half, layouts, Cut};
 
 /// The engine with a checkpoint in its own layout, in f32 on the CPU.
-struct Engine {
+pub(crate) struct Engine {
     runtime: tokio::runtime::Runtime,
     engine: Arc<MistralRs>,
 }
 
 impl Engine {
     fn load(directory: &Path, images: bool) -> Self {
+        Self::start(|| {
+            let paths: Box<dyn ModelPaths> = Box::new(paths(directory));
+            loader(images).load_model_from_path(
+                &paths,
+                &ModelDType::F32,
+                &Device::Cpu,
+                true,
+                DeviceMapSetting::dummy(),
+                None,
+                None,
+            )
+        })
+    }
+
+    /// Has the engine write a directory as UQFF: `name-0.uqff` beside `file`,
+    /// which is `name.uqff`.
+    pub(crate) fn write_uqff(directory: &Path, to: Option<IsqType>, file: &Path) {
+        let config = NormalSpecificConfig {
+            write_uqff: Some(file.to_path_buf()),
+            ..NormalSpecificConfig::default()
+        };
+        let write = move || {
+            let id = Some("law".to_owned());
+            let loader = NormalLoaderBuilder::new(config, None, None, id, false, None)
+                .build(None)
+                .unwrap();
+            let paths: Box<dyn ModelPaths> = Box::new(paths(directory));
+            let (dtype, device) = (ModelDType::F32, Device::Cpu);
+            let mapper = DeviceMapSetting::dummy();
+            loader
+                .load_model_from_path(&paths, &dtype, &device, true, mapper, to, None)
+                .unwrap();
+        };
+        // What it quantises to, it remembers for the next model of the thread.
+        std::thread::scope(|scope| scope.spawn(write).join().unwrap());
+    }
+
+    /// Loads a directory that holds UQFF, of which `file` is the first.
+    pub(crate) fn load_uqff(directory: &Path, file: &str) -> Self {
+        let config = NormalSpecificConfig {
+            from_uqff: Some(vec![file.into()]),
+            ..NormalSpecificConfig::default()
+        };
+        let id = Some(directory.display().to_string());
+        let loader = NormalLoaderBuilder::new(config, None, None, id, false, None)
+            .build(None)
+            .unwrap();
+        Self::start(|| {
+            loader.load_model_from_hf(
+                None,
+                TokenSource::None,
+                &ModelDType::F32,
+                &Device::Cpu,
+                true,
+                DeviceMapSetting::dummy(),
+                None,
+                None,
+            )
+        })
+    }
+
+    fn start<E: std::fmt::Debug>(
+        load: impl FnOnce() -> Result<Arc<tokio::sync::Mutex<dyn Pipeline + Send + Sync>>, E>,
+    ) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
             .unwrap();
         let engine = runtime.block_on(async {
-            let loader = loader(images);
-            let paths: Box<dyn ModelPaths> = Box::new(paths(directory));
-            let pipeline = tokio::task::block_in_place(|| {
-                loader.load_model_from_path(
-                    &paths,
-                    &ModelDType::F32,
-                    &Device::Cpu,
-                    true,
-                    DeviceMapSetting::dummy(),
-                    None,
-                    None,
-                )
-            })
-            .unwrap();
+            let pipeline = tokio::task::block_in_place(load).unwrap();
             let scheduler = SchedulerConfig::DefaultScheduler {
                 method: DefaultSchedulerMethod::Fixed(1.try_into().unwrap()),
             };
@@ -57,7 +108,7 @@ impl Engine {
     }
 
     /// Raw logits [N, V] of one sequence.
-    fn logits(&self, tokens: &[u32]) -> Tensor {
+    pub(crate) fn logits(&self, tokens: &[u32]) -> Tensor {
         let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
         let mut request = NormalRequest::new_simple(
             RequestMessage::CompletionTokens(tokens.to_vec()),

@@ -15,4 +15,5 @@ mod resume;
 mod shards;
 mod sliced;
 mod statistics;
+mod uneven;
 mod unrouted;

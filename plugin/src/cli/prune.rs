@@ -10,7 +10,7 @@ use super::{output, Global};
 use crate::format;
 use crate::pipeline::{self, EvaluationOptions, Reporter};
 use crate::plan::ValidPlan;
-use crate::surgery::{self, CardFacts, Layout, SurgeryOptions};
+use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, Uqff, UqffDevice, UqffWeights};
 
 /// Arguments of `prune`.
 #[derive(clap::Args)]
@@ -25,6 +25,14 @@ pub(super) struct Args {
     /// How experts are stored
     #[arg(long, value_enum, default_value_t = LayoutArg::Hf)]
     layout: LayoutArg,
+
+    /// Numbers that UQFF holds
+    #[arg(long, value_name = "TYPE", default_value = "float", value_parser = parse_weights)]
+    uqff_weights: UqffWeights,
+
+    /// Device that UQFF is loaded on
+    #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
+    uqff_device: DeviceArg,
 
     /// Directory to write
     #[arg(short, long, value_name = "DIR")]
@@ -56,6 +64,33 @@ enum LayoutArg {
     Hf,
     /// As mistral.rs loads it
     Engine,
+    /// As UQFF, which mistral.rs loads with a different number of experts in every layer
+    Uqff,
+}
+
+/// Where UQFF is loaded.
+#[derive(Clone, Copy, ValueEnum)]
+enum DeviceArg {
+    /// Computes in f32
+    Cpu,
+    /// Computes in bf16
+    Gpu,
+}
+
+impl Args {
+    fn layout(&self) -> Layout {
+        match self.layout {
+            LayoutArg::Hf => Layout::Hf,
+            LayoutArg::Engine => Layout::Engine,
+            LayoutArg::Uqff => Layout::Uqff(Uqff {
+                weights: self.uqff_weights,
+                device: match self.uqff_device {
+                    DeviceArg::Cpu => UqffDevice::Cpu,
+                    DeviceArg::Gpu => UqffDevice::Gpu,
+                },
+            }),
+        }
+    }
 }
 
 /// Runs `prune`.
@@ -68,11 +103,9 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         model.family(),
         model.topology(),
     )?;
+    let layout = args.layout();
     let mut options = SurgeryOptions {
-        layout: match args.layout {
-            LayoutArg::Hf => Layout::Hf,
-            LayoutArg::Engine => Layout::Engine,
-        },
+        layout,
         force: args.force,
         card: CardFacts {
             source: args.model.source().hub_id(),
@@ -89,7 +122,13 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         &args.output,
         &options,
     )?;
-    plan.expect_even()?;
+    surgery::check_counts(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        &plan,
+        layout,
+    )?;
     let report = if args.no_eval {
         None
     } else {
@@ -140,4 +179,11 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         }))?;
     }
     Ok(())
+}
+
+fn parse_weights(name: &str) -> Result<UqffWeights, String> {
+    UqffWeights::parse(name).ok_or_else(|| {
+        let names = UqffWeights::ALL.map(UqffWeights::name).join(", ");
+        format!("expected one of {names}")
+    })
 }

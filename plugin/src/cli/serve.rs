@@ -171,6 +171,8 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
                 ..EvalOptions::default()
             },
         }),
+        // The server knows.
+        uneven_weights: None,
         device: args.model.device()?,
         cache,
         reporter: console.clone(),

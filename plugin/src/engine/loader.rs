@@ -14,7 +14,8 @@ use tokio::sync::Mutex;
 use super::paths;
 use crate::hub::Token;
 use crate::pipeline::{Job, ModelSource, Outcome};
-use crate::Result;
+use crate::surgery::Uqff;
+use crate::{Error, Result};
 
 /// A loaded model, as the engine passes it around.
 type Loaded = Arc<Mutex<dyn Pipeline + Send + Sync>>;
@@ -65,6 +66,12 @@ impl PruningLoader {
             ..self.job.clone()
         }
         .run()?;
+        if let Some(uqff) = outcome.uqff {
+            let dir = outcome.dir.clone();
+            // Loading again gives the same outcome.
+            let _ = self.outcome.set(outcome);
+            return self.load_uqff(&dir, uqff, load);
+        }
         let inner = self.inner(outcome.images)?;
         let paths = paths::local(&outcome.dir)?;
         let mapper = match &load.mapper {
@@ -82,6 +89,50 @@ impl PruningLoader {
             load.silent,
             mapper,
             load.isq,
+            load.paged,
+        )
+    }
+
+    /// Lets the engine load a directory of UQFF, which it does by the name of
+    /// the directory alone; that becomes the name of the model in its answers.
+    fn load_uqff(&self, dir: &Path, uqff: Uqff, load: &EngineLoad<'_>) -> anyhow::Result<Loaded> {
+        paths::check(dir)?;
+        let dtype = load.dtype.try_into_dtype(&[load.device])?;
+        if dtype.as_str() != uqff.computes_in() {
+            let expected = format!(
+                "{} here, where layers keep different numbers of experts",
+                uqff.computes_in()
+            );
+            return Err(Error::Option {
+                option: "--dtype",
+                expected,
+                found: dtype.as_str().to_owned(),
+            }
+            .into());
+        }
+        let options = self.options.clone();
+        let config = NormalSpecificConfig {
+            from_uqff: Some(vec![uqff.first_file().into()]),
+            ..NormalSpecificConfig::default()
+        };
+        let inner = NormalLoaderBuilder::new(
+            config,
+            chat_template(dir, options.chat_template)?,
+            None,
+            Some(dir.display().to_string()),
+            options.no_kv_cache,
+            options.jinja_explicit,
+        )
+        .build(None)?;
+        // The weights are quantised already.
+        inner.load_model_from_hf(
+            None,
+            TokenSource::None,
+            load.dtype,
+            load.device,
+            load.silent,
+            load.mapper.clone(),
+            None,
             load.paged,
         )
     }
@@ -113,6 +164,26 @@ impl PruningLoader {
         )
         .build(None)
         .map_err(super::failed("setting up the loader"))
+    }
+}
+
+/// The chat template to give the engine with a directory of UQFF, for which it
+/// must be a file and replaces the one that the directory has.
+fn chat_template(dir: &Path, template: Option<String>) -> Result<Option<String>> {
+    let has_one = ["chat_template.jinja", "chat_template.json"]
+        .iter()
+        .any(|name| dir.join(name).is_file())
+        || std::fs::read(dir.join("tokenizer_config.json"))
+            .ok()
+            .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
+            .is_some_and(|config| config.get("chat_template").is_some_and(|it| !it.is_null()));
+    match template.filter(|_| !has_one) {
+        Some(literal) if !Path::new(&literal).is_file() => Err(Error::Option {
+            option: "--chat-template",
+            expected: "a file, where layers keep different numbers of experts".to_owned(),
+            found: "a template".to_owned(),
+        }),
+        template => Ok(template),
     }
 }
 

@@ -10,6 +10,7 @@ mod loader;
 mod paths;
 mod probe;
 mod refusal;
+mod rename;
 mod serve;
 
 pub use access::ApiKey;

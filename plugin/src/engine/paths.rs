@@ -20,37 +20,47 @@ use crate::Result;
 /// tokenizer is absent.
 pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     let existing = |name: &str| Some(dir.join(name)).filter(|path| path.is_file());
-    let tokenizer = existing("tokenizer.json").ok_or_else(|| router_stats::Error::NoTokenizer {
-        path: dir.to_path_buf(),
-    })?;
+    check(dir)?;
     let tokenizer_config = existing("tokenizer_config.json");
-    let generation_config = existing("generation_config.json");
-    let preprocessor_config = existing("preprocessor_config.json");
-    let processor_config = existing("processor_config.json");
-    for path in [
-        &tokenizer_config,
-        &generation_config,
-        &preprocessor_config,
-        &processor_config,
-    ]
-    .into_iter()
-    .flatten()
-    {
-        json(path)?;
-    }
     let checkpoint = Checkpoint::open(dir)?;
     let weights = checkpoint.files().map(Path::to_path_buf).collect();
     Ok(Box::new(LocalModelPaths {
-        tokenizer_filename: tokenizer,
+        tokenizer_filename: dir.join("tokenizer.json"),
         config_filename: dir.join("config.json"),
         template_filename: existing("chat_template.jinja").or(tokenizer_config),
         filenames: weights,
         adapter_paths: AdapterPaths::None,
-        gen_conf: generation_config,
-        preprocessor_config,
-        processor_config,
+        gen_conf: existing("generation_config.json"),
+        preprocessor_config: existing("preprocessor_config.json"),
+        processor_config: existing("processor_config.json"),
         chat_template_json_filename: existing("chat_template.json"),
     }))
+}
+
+/// Fails unless the files beside the weights in `dir` are those that the engine
+/// needs and can parse.
+///
+/// # Errors
+/// If a file that must be JSON is not, or the tokenizer is absent.
+pub(super) fn check(dir: &Path) -> Result<()> {
+    if !dir.join("tokenizer.json").is_file() {
+        return Err(router_stats::Error::NoTokenizer {
+            path: dir.to_path_buf(),
+        }
+        .into());
+    }
+    for name in [
+        "tokenizer_config.json",
+        "generation_config.json",
+        "preprocessor_config.json",
+        "processor_config.json",
+    ] {
+        let path = dir.join(name);
+        if path.is_file() {
+            json(&path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a file that is not JSON.

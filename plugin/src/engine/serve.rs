@@ -20,7 +20,9 @@ use super::access::{self, ApiKey};
 use super::loader::{self, LoaderOptions, PruningLoader};
 use super::probe::probe;
 use super::refusal;
+use super::rename::{self, Renaming};
 use crate::pipeline::{Job, Outcome};
+use crate::surgery::UqffWeights;
 use crate::{Error, Result};
 
 /// How long answers may take to finish once the server is asked to stop.
@@ -100,6 +102,10 @@ impl Server {
         } else {
             DeviceMapSetting::Auto(AutoDeviceMapParams::default_text())
         };
+        let job = Job {
+            uneven_weights: uneven_weights(isq),
+            ..job
+        };
         let loader = PruningLoader::new(job, options.loader.clone());
         let pipeline = tokio::task::block_in_place(|| {
             loader.load_model_from_hf(revision, token, &dtype, &device, true, mapper, isq, paged)
@@ -110,7 +116,14 @@ impl Server {
             reason: "the loader was not asked for a model".to_owned(),
         })?;
 
-        let paged = pipeline.lock().await.get_metadata().cache_config.clone();
+        let (paged, name) = {
+            let pipeline = pipeline.lock().await;
+            (
+                pipeline.get_metadata().cache_config.clone(),
+                pipeline.name(),
+            )
+        };
+        let names = Renaming::new(&name, &loader.get_id());
         let scheduler = match paged {
             Some(config) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: options.max_seqs,
@@ -122,6 +135,7 @@ impl Server {
             .with_no_kv_cache(options.loader.no_kv_cache)
             .with_no_prefix_cache(options.prefix_cache_n == 0)
             .with_prefix_cache_n(options.prefix_cache_n)
+            .with_model_id(loader.get_id())
             .build()
             .await;
         probe(&engine).await?;
@@ -138,6 +152,9 @@ impl Server {
                 get(move || std::future::ready(Json(pruning))),
             )
             .layer(middleware::from_fn(refusal::reword));
+        if let Some(names) = names {
+            router = router.layer(middleware::from_fn_with_state(names, rename::rename));
+        }
         if let Some(key) = api_key {
             router = router.layer(middleware::from_fn_with_state(key, access::check));
         }
@@ -179,6 +196,20 @@ impl Server {
             () = grace(stopped) => Ok(()),
         }
     }
+}
+
+/// How weights are stored that the engine would quantise so on loading.
+fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
+    Some(match isq {
+        None => UqffWeights::Float,
+        Some(IsqType::Q8_0) => UqffWeights::Q8_0,
+        Some(IsqType::Q6K) => UqffWeights::Q6K,
+        Some(IsqType::Q5K) => UqffWeights::Q5K,
+        Some(IsqType::Q4K) => UqffWeights::Q4K,
+        Some(IsqType::Q3K) => UqffWeights::Q3K,
+        Some(IsqType::Q2K) => UqffWeights::Q2K,
+        Some(_) => return None,
+    })
 }
 
 /// Ready some time after `stopped` is.

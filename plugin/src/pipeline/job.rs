@@ -13,7 +13,7 @@ use super::{
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
-use crate::surgery::{self, CardFacts, PLAN_FILE};
+use crate::surgery::{self, CardFacts, Layout, Uqff, UqffDevice, UqffWeights, PLAN_FILE};
 use crate::{Error, Result};
 
 /// What is to become of the model.
@@ -40,6 +40,10 @@ pub struct Job {
     pub calibration: Calibration,
     /// How the loss is measured; `None` does not.
     pub evaluation: Option<EvaluationOptions>,
+    /// Numbers of linear layers if layers keep different numbers of experts,
+    /// which are then quantised when they are written; none if the engine is
+    /// to quantise them to a type that is not written here.
+    pub uneven_weights: Option<UqffWeights>,
     /// Where computations run.
     pub device: Device,
     /// Where intermediate files are kept.
@@ -61,6 +65,8 @@ pub struct Outcome {
     pub report: Option<Report>,
     /// Whether it also sees images.
     pub images: bool,
+    /// How it is stored, if its layers keep different numbers of experts.
+    pub uqff: Option<Uqff>,
     /// What the engine computes otherwise than the model.
     pub caveat: Option<&'static str>,
 }
@@ -131,8 +137,8 @@ impl Job {
                 )
             }
         };
-        // The engine's layout states one count: refused before the loss is measured.
-        plan.expect_even()?;
+        // What cannot be served is refused before the loss is measured.
+        let layout = self.layout(&model, &plan)?;
         let report = match (&self.evaluation, texts) {
             (Some(options), Some(texts)) => {
                 let report = evaluate(&model, &plan, &texts.held_out, options, cache, reporter)?;
@@ -148,15 +154,52 @@ impl Job {
             report: report.clone(),
             prediction_layers: model.topology().prediction_layers,
         };
-        let dir = super::write(&model, &plan, card, cache, reporter)?;
+        let dir = super::write(&model, &plan, layout, card, cache, reporter)?;
         Ok(Outcome {
             dir,
             before: plan.plan().before.clone(),
             plan: Some(plan.plan().clone()),
             report,
             images,
+            uqff: match layout {
+                Layout::Uqff(uqff) => Some(uqff),
+                Layout::Engine | Layout::Hf => None,
+            },
             caveat: caveat(&model),
         })
+    }
+
+    /// How the engine reads what `plan` leaves of the model.
+    ///
+    /// # Errors
+    /// [`Error::NotServed`], or [`Error::Option`] for a type of quantisation, if
+    /// layers keep different numbers of experts and the engine cannot load that.
+    fn layout(&self, model: &Model, plan: &ValidPlan) -> Result<Layout> {
+        let (keep, topology) = (plan.keep(), model.topology());
+        let layout = if keep.uniform_experts(topology).is_some() {
+            Layout::Engine
+        } else {
+            let weights = self.uneven_weights.ok_or_else(|| Error::Option {
+                option: "--isq",
+                expected: format!(
+                    "one of {} where layers keep different numbers of experts",
+                    UqffWeights::ALL[1..]
+                        .iter()
+                        .map(|it| it.name())
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ),
+                found: "another type".to_owned(),
+            })?;
+            let device = if self.device.is_cpu() {
+                UqffDevice::Cpu
+            } else {
+                UqffDevice::Gpu
+            };
+            Layout::Uqff(Uqff { weights, device })
+        };
+        surgery::check_counts(model.checkpoint(), model.family(), topology, plan, layout)?;
+        Ok(layout)
     }
 
     /// The model as it is, in a layout that the engine reads. A directory that
@@ -173,6 +216,7 @@ impl Job {
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
             images,
+            uqff: None,
             caveat: caveat(model),
         })
     }
@@ -239,6 +283,7 @@ mod tests {
             texts: Vec::new(),
             calibration: Calibration::default(),
             evaluation: None,
+            uneven_weights: None,
             device: Device::Cpu,
             cache: Cache::new("unused"),
             reporter: Arc::new(Silent),

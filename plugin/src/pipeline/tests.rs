@@ -11,7 +11,7 @@ use router_stats::progress::{Progress, Silent, Update};
 use super::*;
 use crate::cache::Cache;
 use crate::plan::{ExpertBudget, PlanOptions};
-use crate::surgery::REPORT_FILE;
+use crate::surgery::{UqffWeights, REPORT_FILE};
 
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
@@ -92,6 +92,7 @@ fn job(model: &Path, place: &Path, reporter: Arc<Notes>) -> Job {
         texts: vec![stories()],
         calibration: calibration(),
         evaluation: None,
+        uneven_weights: Some(UqffWeights::Float),
         device: Device::Cpu,
         cache: Cache::new(place.join("cache")),
         reporter,

@@ -11,8 +11,8 @@ use crate::plan::ValidPlan;
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, REPORT_FILE};
 use crate::Result;
 
-/// The checkpoint that `plan` leaves of `model` in the engine's layout, from
-/// the cache or written now. One in the cache whose loss was not measured, or
+/// The checkpoint that `plan` leaves of `model` in `layout`, from the cache or
+/// written now. One in the cache whose loss was not measured, or
 /// on other text, gains the loss in `card`.
 ///
 /// # Errors
@@ -20,6 +20,7 @@ use crate::Result;
 pub fn write(
     model: &Model,
     plan: &ValidPlan,
+    layout: Layout,
     card: CardFacts,
     cache: &Cache,
     reporter: &dyn Reporter,
@@ -27,7 +28,10 @@ pub fn write(
     let key = Key::new("checkpoint")
         .with_json(plan.plan())?
         .with(&model.companions)
-        .with("engine")
+        .with(&match layout {
+            Layout::Uqff(uqff) => format!("uqff {}", uqff.first_file()),
+            other => other.to_string(),
+        })
         .finish();
     // A hub id names its organisation too.
     let whole = plan.plan().model.name.as_str();
@@ -36,6 +40,7 @@ pub fn write(
         whole.rsplit_once('/').map_or(whole, |(_, name)| name)
     );
     let options = SurgeryOptions {
+        layout,
         card,
         ..SurgeryOptions::default()
     };

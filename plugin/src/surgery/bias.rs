@@ -8,7 +8,7 @@
 use router_stats::checkpoint::TensorView;
 use router_stats::family::MoeSpec;
 
-use super::{Cut, Layout};
+use super::Cut;
 use crate::{Error, Result};
 
 /// How much the bias must be raised for the engine, if `router` is the name of
@@ -23,7 +23,7 @@ pub(super) fn raise(
     tensor: &TensorView<'_>,
 ) -> Result<Option<f32>> {
     let is_bias = cut.family.names().router_bias == Some(router);
-    if cut.layout != Layout::Engine || !is_bias || moe.router.groups.is_none() {
+    if !cut.layout.is_for_engine() || !is_bias || moe.router.groups.is_none() {
         return Ok(None);
     }
     let mut bias = vec![0f32; moe.experts];

@@ -185,6 +185,11 @@ fn method(plan: &Plan, layout: Layout) -> String {
             Layout::Engine => {
                 "as mistral.rs loads them; `--layout hf` writes what transformers loads".to_owned()
             }
+            Layout::Uqff(uqff) => format!(
+                "as UQFF, which mistral.rs loads with `--from-uqff {}`; layers may keep different \
+                 numbers of them",
+                uqff.first_file()
+            ),
         },
     );
     item("Written by", plan.created_by.clone());
@@ -233,9 +238,17 @@ fn reproduce(source: &str, layout: Layout) -> String {
     } else {
         format!("'{}'", source.replace('\'', r"'\''"))
     };
+    let options = match layout {
+        Layout::Uqff(uqff) => format!(
+            " --uqff-weights {} --uqff-device {}",
+            uqff.weights.name(),
+            uqff.device.name()
+        ),
+        Layout::Hf | Layout::Engine => String::new(),
+    };
     format!(
         "### Reproduce\n\nThe plan is in this directory.\n\n```sh\n\
-         mistralrs-prune prune -m {source} --plan {PLAN_FILE} --layout {layout} -o PRUNED\n```"
+         mistralrs-prune prune -m {source} --plan {PLAN_FILE} --layout {layout}{options} -o PRUNED\n```"
     )
 }
 

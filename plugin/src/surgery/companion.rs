@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Cut, Layout};
+use super::{uqff, Cut};
 use crate::Result;
 
 /// Files that are copied if they are there.
@@ -106,19 +106,22 @@ pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
 pub(super) fn config(cut: &Cut<'_>) -> Result<Value> {
     let source = cut.checkpoint.config();
     let mut config = source.value().clone();
-    cut.family
-        .rewrite_config(&mut config, cut.topology, cut.keep);
-    match cut.layout {
-        Layout::Engine => {
-            let kept = Config::new(source.path(), config.clone())?;
-            let topology = cut.family.topology(&kept)?;
-            cut.family.spell_for_engine(&mut config, &topology);
-            if source.architecture().is_none() {
-                config["architectures"] = vec![cut.family.architectures()[0]].into();
-            }
-            super::values::spell(cut, &mut config);
+    let levelled = uqff::options(cut.layout).map(|_| uqff::levelled(cut));
+    let keep = levelled.as_ref().unwrap_or(cut.keep);
+    cut.family.rewrite_config(&mut config, cut.topology, keep);
+    if cut.layout.is_for_engine() {
+        let kept = Config::new(source.path(), config.clone())?;
+        let topology = cut.family.topology(&kept)?;
+        cut.family.spell_for_engine(&mut config, &topology);
+        if source.architecture().is_none() {
+            config["architectures"] = vec![cut.family.architectures()[0]].into();
         }
-        Layout::Hf => cut.family.spell_for_others(&mut config),
+        super::values::spell(cut, &mut config);
+        if levelled.is_some() {
+            uqff::spell(cut, &mut config);
+        }
+    } else {
+        cut.family.spell_for_others(&mut config);
     }
     Ok(config)
 }

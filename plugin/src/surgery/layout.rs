@@ -10,6 +10,7 @@ use router_stats::checkpoint::{self, ExpertReader, TensorView};
 use router_stats::family::{MoeSpec, Part, Projection, Role, SCALE_SUFFIX};
 use safetensors::Dtype;
 
+use super::uqff::{Artifact, Uqff};
 use super::values::Padding;
 use super::{bias, classify, pairs, values, Cut};
 use crate::Result;
@@ -31,6 +32,17 @@ pub enum Layout {
     /// projection, whichever way the source has them. Zeros and raised biases
     /// of a source that was written for the engine stay, and change nothing.
     Hf,
+    /// As mistral.rs 0.8.1 loads UQFF, with a different number of experts in
+    /// every layer if need be: see [`Uqff`].
+    Uqff(Uqff),
+}
+
+impl Layout {
+    /// Whether mistral.rs reads it, so that what it computes otherwise than the
+    /// model has to be made up for.
+    pub(super) fn is_for_engine(self) -> bool {
+        !matches!(self, Self::Hf)
+    }
 }
 
 impl std::fmt::Display for Layout {
@@ -38,6 +50,7 @@ impl std::fmt::Display for Layout {
         f.write_str(match self {
             Self::Engine => "engine",
             Self::Hf => "hf",
+            Self::Uqff(_) => "uqff",
         })
     }
 }
@@ -71,6 +84,8 @@ impl Output {
 pub(super) enum Source {
     /// All of a tensor.
     Copy { tensor: String },
+    /// All of a weight times the scales of its blocks, as f32.
+    Weight { tensor: String },
     /// Some rows of a tensor along its first dimension, in this order.
     Rows { tensor: String, rows: Vec<usize> },
     /// All of a matrix, with zeros put between its rows or columns.
@@ -81,6 +96,13 @@ pub(super) enum Source {
         rows: Vec<usize>,
         by: f32,
     },
+    /// Every element of another tensor times the same number, as f32.
+    Scaled { inner: Box<Output>, by: f32 },
+    /// Another tensor's rows, some of them put between fillings; see
+    /// [`Widened`].
+    Widened(Box<Widened>),
+    /// A linear layer as UQFF stores it.
+    Artifact(Box<Artifact>),
     /// One matrix out of a stacked tensor: [I, H], or [H, I] for down.
     Matrix {
         layer: usize,
@@ -91,6 +113,19 @@ pub(super) enum Source {
     StackGateUp { layer: usize, experts: Vec<usize> },
     /// Down projections transposed: [E, I, H].
     StackDown { layer: usize, experts: Vec<usize> },
+}
+
+/// A matrix, or a vector taken for a column, with rows and columns added.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Widened {
+    /// What it is made of.
+    pub(super) inner: Output,
+    /// Whether each row of the result is the next one of `inner` or added.
+    pub(super) rows: Vec<bool>,
+    /// What comes after each row of `inner`.
+    pub(super) after: Vec<f32>,
+    /// What an added row holds, if not zeros.
+    pub(super) added: Vec<f32>,
 }
 
 /// All tensors of the result: the embedding, the blocks in order, the rest.

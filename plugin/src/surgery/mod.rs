@@ -6,6 +6,7 @@
 //! pairs      \
 //! values      } what the engine needs stored otherwise, to compute the same
 //! bias       /
+//! uqff       the same tensors as the engine's own format, with counts that differ by layer
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
 //! companion  config.json, tokenizer, licence: everything that is not a weight
@@ -17,7 +18,8 @@
 //! sixteen bits afterwards, and in [`Layout::Hf`]
 //! [`Keep::all`](router_stats::family::Keep::all) reproduces every tensor. The
 //! engine's copy may have rows in another order, zeros between them and a
-//! router bias that is raised as a whole. Surgery does not choose what goes
+//! router bias that is raised as a whole; [`Layout::Uqff`] alone computes, since
+//! the engine reads its numbers as they are. Surgery does not choose what goes
 //! (see [`crate::plan`]).
 
 mod bias;
@@ -33,6 +35,7 @@ mod pairs;
 mod shard;
 #[cfg(test)]
 mod tests;
+mod uqff;
 mod values;
 mod write;
 
@@ -46,6 +49,7 @@ pub use card::CardFacts;
 pub use companion::companions_hash;
 pub use fp8::fp8_refusal;
 pub use layout::Layout;
+pub use uqff::{Uqff, UqffDevice, UqffWeights};
 
 use crate::plan::ValidPlan;
 use crate::{Error, Result};
@@ -103,10 +107,7 @@ pub struct Summary {
 /// half a checkpoint; on any failure the sibling is removed.
 ///
 /// # Errors
-/// - [`crate::Error::UnevenExperts`] if layers keep different numbers of
-///   experts, which the configuration of neither layout can state;
-/// - [`crate::Error::NotServed`] if the layout is of an engine that does not
-///   take the model;
+/// - those of [`check`] and [`check_counts`];
 /// - [`crate::Error::OutputExists`], [`crate::Error::NotReplaceable`] or [`crate::Error::OutputBusy`]
 ///   if `out` cannot be written;
 /// - [`crate::Error::Unclassified`] if the checkpoint has a tensor that the family
@@ -122,7 +123,7 @@ pub fn prune(
     options: &SurgeryOptions,
     progress: &dyn Progress,
 ) -> Result<Summary> {
-    plan.expect_even()?;
+    check_counts(checkpoint, family, topology, plan, options.layout)?;
     let cut = Cut::new(checkpoint, family, topology, plan.keep(), options.layout);
     write_directory(&cut, out, options, progress, |directory| {
         crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
@@ -147,6 +148,26 @@ pub fn check(
     let cut = Cut::new(checkpoint, family, topology, &keep, options.layout);
     cut.check_served()?;
     directory::check(out, checkpoint.dir(), options.force)
+}
+
+/// Fails if `plan` keeps different numbers of experts in the layers and `layout`
+/// states one, or can state several but not of this model.
+///
+/// # Errors
+/// [`Error::UnevenExperts`] and [`Error::NotServed`].
+pub fn check_counts(
+    checkpoint: &Checkpoint,
+    family: &'static dyn Family,
+    topology: &Topology,
+    plan: &ValidPlan,
+    layout: Layout,
+) -> Result<()> {
+    match layout {
+        Layout::Hf | Layout::Engine => plan.expect_even(),
+        Layout::Uqff(_) => {
+            Cut::new(checkpoint, family, topology, plan.keep(), layout).check_served()
+        }
+    }
 }
 
 /// Writes the model card of the pruned `directory`, and the report if there is
@@ -254,12 +275,14 @@ impl<'a> Cut<'a> {
 
     /// Fails if the engine would not take the result and it is written for it.
     fn check_served(&self) -> Result<()> {
-        let refusal = match (self.layout, self.family.serving(self.topology)) {
-            (Layout::Hf, _) => None,
-            (Layout::Engine, Serving::No(reason)) => Some(reason),
-            (Layout::Engine, _) => fp8_refusal(self.checkpoint, self.family, self.topology, false),
+        let cpu = matches!(self.layout, Layout::Uqff(uqff) if uqff.device == UqffDevice::Cpu);
+        let refusal = match self.family.serving(self.topology) {
+            _ if !self.layout.is_for_engine() => None,
+            Serving::No(reason) => Some(reason),
+            _ => fp8_refusal(self.checkpoint, self.family, self.topology, cpu),
         };
         match refusal {
+            None if matches!(self.layout, Layout::Uqff(_)) => uqff::check(self),
             None => Ok(()),
             Some(reason) => Err(Error::NotServed {
                 model: self.checkpoint.name(),
@@ -272,6 +295,7 @@ impl<'a> Cut<'a> {
     fn stacks_experts(&self) -> bool {
         match self.layout {
             Layout::Hf => self.family.stacks_experts(),
+            Layout::Uqff(_) => false,
             Layout::Engine => self
                 .family
                 .serving(self.topology)
@@ -291,8 +315,22 @@ fn write_directory(
     record: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Summary> {
     cut.check_served()?;
-    let outputs = layout::outputs(cut)?;
-    let shards = shard::partition(outputs, options.max_shard_bytes)?;
+    let shards = match cut.layout {
+        Layout::Hf | Layout::Engine => {
+            shard::partition(layout::outputs(cut)?, options.max_shard_bytes)?
+        }
+        Layout::Uqff(uqff) => {
+            let files = uqff::files(cut, uqff)?;
+            let residual = |_, _| uqff::RESIDUAL.to_owned();
+            let mut shards = shard::partition_as(files.residual, u64::MAX, residual)?;
+            shards.extend(shard::partition_as(
+                files.artifacts,
+                options.max_shard_bytes,
+                |index, _| uqff.file(index),
+            )?);
+            shards
+        }
+    };
     let summary = Summary {
         bytes: shards.iter().map(|shard| shard.bytes).sum(),
         tensors: shards.iter().map(|shard| shard.outputs.len()).sum(),

@@ -28,7 +28,7 @@ pub(super) fn fp8(checkpoint: &Checkpoint, family: &dyn Family, topology: &Topol
 fn wanted(cut: &Cut<'_>) -> Option<Pairs> {
     let engine = cut.family.serving(cut.topology).layout()?.pairs?;
     Some(match (cut.layout, engine) {
-        (Layout::Engine, pairs) => pairs,
+        (Layout::Engine | Layout::Uqff(_), pairs) => pairs,
         (Layout::Hf, Pairs::Halves) => Pairs::Adjacent,
         (Layout::Hf, Pairs::Adjacent) => Pairs::Halves,
     })

@@ -37,6 +37,18 @@ pub(super) struct Shard {
 /// # Errors
 /// [`StatsError::Header`] if two tensors have one name or a header is too large.
 pub(super) fn partition(outputs: Vec<Output>, max_bytes: u64) -> Result<Vec<Shard>> {
+    partition_as(outputs, max_bytes, file_name)
+}
+
+/// As [`partition`], with names of files by their index and count.
+///
+/// # Errors
+/// Those of [`partition`].
+pub(super) fn partition_as(
+    outputs: Vec<Output>,
+    max_bytes: u64,
+    file_name: impl Fn(usize, usize) -> String,
+) -> Result<Vec<Shard>> {
     let mut groups: Vec<(Vec<Output>, u64)> = Vec::new();
     for output in outputs {
         match groups.last_mut() {

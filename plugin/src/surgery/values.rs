@@ -9,7 +9,7 @@ use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Latent, Projections, Topology};
 use serde_json::Value;
 
-use super::{fp8, Cut, Layout};
+use super::{fp8, Cut};
 
 /// The field of `config.json` that holds the width of values.
 const FIELD: &str = "v_head_dim";
@@ -65,11 +65,10 @@ pub(super) fn narrow_fp8(
 
 /// The attention whose values have to become wider, and how wide.
 fn widened<'a>(cut: &Cut<'a>) -> Option<(&'a Latent, usize)> {
-    match cut.layout {
-        Layout::Engine if !narrow_fp8(cut.checkpoint, cut.family, cut.topology) => {
-            narrow(cut.topology)
-        }
-        _ => None,
+    if cut.layout.is_for_engine() && !narrow_fp8(cut.checkpoint, cut.family, cut.topology) {
+        narrow(cut.topology)
+    } else {
+        None
     }
 }
 

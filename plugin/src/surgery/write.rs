@@ -1,9 +1,9 @@
 //! Streams the bytes of each shard from the source's mapped files.
 //!
-//! At most one expert's matrices are in memory: copies go from the mapping to
-//! the file in pieces, and mapped pages are released once written. Does not
-//! decide what is written (see [`super::layout`]) or where
-//! (see [`super::shard`]).
+//! At most one expert's matrices are in memory, or, for UQFF, one matrix, of
+//! which the head is the largest: copies go from the mapping to the file in
+//! pieces, and mapped pages are released once written. Does not decide what is
+//! written (see [`super::layout`]) or where (see [`super::shard`]).
 
 use std::fs::File;
 use std::io::Write;
@@ -16,10 +16,12 @@ use router_stats::progress::{Progress, Update};
 use router_stats::Error as StatsError;
 use safetensors::Dtype;
 
-use super::layout::{Output, Source};
+use super::layout::{Output, Source, Widened};
 use super::shard::{self, Shard};
+use super::uqff::encode::{self, Form};
+use super::uqff::Artifact;
 use super::values::Padding;
-use super::Cut;
+use super::{Cut, Layout};
 use crate::Result;
 
 /// Bytes written between two reports of progress.
@@ -59,7 +61,8 @@ pub(super) fn weights(
         }
         done = sink.done;
     }
-    if shards.len() > 1 {
+    let is_uqff = matches!(cut.layout, Layout::Uqff(_));
+    if shards.len() > 1 && !is_uqff {
         super::companion::write_json(&directory.join(shard::INDEX), &shard::index(shards))?;
     }
     Ok(())
@@ -96,9 +99,23 @@ impl Sink<'_> {
             total,
         })?)
     }
+}
 
+/// Takes the data of one tensor, piece by piece.
+trait Take {
+    fn data(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+impl Take for Sink<'_> {
     fn data(&mut self, bytes: &[u8]) -> Result<()> {
         self.write(bytes, bytes.len())
+    }
+}
+
+impl Take for Vec<u8> {
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
+        self.extend_from_slice(bytes);
+        Ok(())
     }
 }
 
@@ -112,7 +129,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn write(&mut self, output: &Output, sink: &mut Sink<'_>) -> Result<()> {
+    fn write(&mut self, output: &Output, sink: &mut dyn Take) -> Result<()> {
         match &output.source {
             Source::Copy { tensor } => {
                 let view = self.cut.checkpoint.tensor(tensor)?;
@@ -120,6 +137,13 @@ impl<'a> Reader<'a> {
                     Some(&rows) => copy_rows(&view, 0..rows, sink),
                     None => sink.data(view.data),
                 }
+            }
+            Source::Weight { tensor } => {
+                let weight = self.cut.checkpoint.weight(tensor, &output.shape)?;
+                let mut values = vec![0f32; output.shape.iter().product()];
+                weight.read_f32(&mut values)?;
+                weight.release();
+                sink.data(&encode::write(&values, Dtype::F32))
             }
             Source::Rows { tensor, rows } => {
                 let view = self.cut.checkpoint.tensor(tensor)?;
@@ -143,6 +167,13 @@ impl<'a> Reader<'a> {
                     .flat_map(|&row| (values[row] + by).to_le_bytes());
                 sink.data(&raised.collect::<Vec<_>>())
             }
+            Source::Scaled { inner, by } => {
+                let values = encode::read(&self.collect(inner)?, inner.dtype);
+                let scaled: Vec<f32> = values.into_iter().map(|value| value * by).collect();
+                sink.data(&encode::write(&scaled, Dtype::F32))
+            }
+            Source::Widened(widened) => widen(&self.collect(&widened.inner)?, widened, sink),
+            Source::Artifact(artifact) => self.artifact(artifact, sink),
             &Source::Matrix {
                 layer,
                 expert,
@@ -165,6 +196,34 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// All of a tensor's data.
+    fn collect(&mut self, output: &Output) -> Result<Vec<u8>> {
+        let mut data = Vec::with_capacity(output.bytes as usize);
+        self.write(output, &mut data)?;
+        Ok(data)
+    }
+
+    fn artifact(&mut self, artifact: &Artifact, sink: &mut dyn Take) -> Result<()> {
+        sink.data(&encode::prefix(artifact))?;
+        let width = artifact.shape.last().copied().unwrap_or(1);
+        let matrix = artifact.shape.iter().product::<usize>() / artifact.parts.len().max(1);
+        for part in &artifact.parts {
+            match part {
+                Some(part) => {
+                    let data = self.collect(part)?;
+                    convert(&data, part.dtype, width, artifact.form, sink)?;
+                }
+                None => convert(&vec![0; 4 * matrix], Dtype::F32, width, artifact.form, sink)?,
+            }
+        }
+        let Some(bias) = &artifact.bias else {
+            return Ok(());
+        };
+        let (prefix, form) = encode::bias_prefix(artifact, &bias.shape);
+        sink.data(&prefix)?;
+        sink.data(&form.encode(&self.collect(bias)?, bias.dtype)?)
+    }
+
     /// For each expert, its matrices [R, C] transposed and side by side:
     /// [C, n·R].
     fn stack(
@@ -173,7 +232,7 @@ impl<'a> Reader<'a> {
         experts: &[usize],
         projections: &[Projection],
         output: &Output,
-        sink: &mut Sink<'_>,
+        sink: &mut dyn Take,
     ) -> Result<()> {
         let columns = output.shape[1];
         // Experts are BF16, F16 or F32.
@@ -260,7 +319,7 @@ fn beside<const N: usize>(
 }
 
 /// Writes a matrix with zeros between its rows or columns.
-fn pad(view: &TensorView<'_>, padding: Padding, sink: &mut Sink<'_>) -> Result<()> {
+fn pad(view: &TensorView<'_>, padding: Padding, sink: &mut dyn Take) -> Result<()> {
     let unit = match padding.axis {
         0 => view.data.len() / view.shape[0],
         _ => view.dtype.bitsize() / 8,
@@ -278,8 +337,42 @@ fn pad(view: &TensorView<'_>, padding: Padding, sink: &mut Sink<'_>) -> Result<(
     sink.data(&piece)
 }
 
+/// Writes `data` of type `from`, rows of `width` numbers, as `form` says, in
+/// pieces of about [`PIECE`] bytes.
+fn convert(data: &[u8], from: Dtype, width: usize, form: Form, sink: &mut dyn Take) -> Result<()> {
+    let row = (width * (from.bitsize() / 8)).max(1);
+    for piece in data.chunks((PIECE / row).max(1) * row) {
+        sink.data(&form.encode(piece, from)?)?;
+    }
+    Ok(())
+}
+
+/// Writes a matrix with rows and columns added.
+fn widen(data: &[u8], widened: &Widened, sink: &mut dyn Take) -> Result<()> {
+    let dtype = widened.inner.dtype;
+    let [after, added] =
+        [&widened.after, &widened.added].map(|values| encode::write(values, dtype));
+    let kept = widened.rows.iter().filter(|&&kept| kept).count();
+    let mut rows = data.chunks((data.len() / kept.max(1)).max(1));
+    let mut piece = Vec::new();
+    for &kept in &widened.rows {
+        match kept.then(|| rows.next()).flatten() {
+            Some(row) => {
+                piece.extend_from_slice(row);
+                piece.extend_from_slice(&after);
+            }
+            None => piece.extend_from_slice(&added),
+        }
+        if piece.len() >= PIECE {
+            sink.data(&piece)?;
+            piece.clear();
+        }
+    }
+    sink.data(&piece)
+}
+
 /// Writes rows of a tensor in pieces of about [`PIECE`] bytes.
-fn copy_rows(view: &TensorView<'_>, rows: Range<usize>, sink: &mut Sink<'_>) -> Result<()> {
+fn copy_rows(view: &TensorView<'_>, rows: Range<usize>, sink: &mut dyn Take) -> Result<()> {
     let row = view.data.len() / view.shape[0].max(1);
     let step = (PIECE / row.max(1)).max(1);
     for start in rows.clone().step_by(step) {
