@@ -115,7 +115,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Serve(args) => serve::execute(args, given, &global),
         Command::Calibrate(args) => calibrate::execute(&args, &global),
         Command::Plan(args) => plan::execute(&args, &global),
-        Command::Prune(args) => prune::execute(&args, &global),
+        Command::Prune(args) => prune::execute(&args, given, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Stats(args) => stats::execute(&args),

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use serde_json::json;
 
 use super::args::{surroundings, EvaluationArgs, ModelArgs, TextArgs};
+use super::given::Given;
 use super::{output, Global};
 use crate::format;
 use crate::pipeline::{self, EvaluationOptions, Reporter};
@@ -94,7 +95,12 @@ impl Args {
 }
 
 /// Runs `prune`.
-pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
+    given.refuse_unless(
+        matches!(args.layout, LayoutArg::Uqff),
+        &["--uqff-weights", "--uqff-device"],
+        "--layout uqff",
+    )?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let plan = ValidPlan::read(

@@ -29,7 +29,10 @@ pub fn write(
         .with_json(plan.plan())?
         .with(&model.companions)
         .with(&match layout {
-            Layout::Uqff(uqff) => format!("uqff {}", uqff.first_file()),
+            // The names of files do not tell devices apart.
+            Layout::Uqff(uqff) => {
+                format!("uqff {} {}", uqff.weights.name(), uqff.device.name())
+            }
             other => other.to_string(),
         })
         .finish();

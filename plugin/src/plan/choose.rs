@@ -56,7 +56,8 @@ impl<'a> Choice<'a> {
                 .map(|experts| !experts.is_empty())
                 .collect();
             // A model of experts keeps a layer of them.
-            if count >= topology.moes().count() {
+            let held = pinned.contains(&true);
+            if !held && count >= topology.moes().count() {
                 let moes = (0..topology.layers()).filter(|&layer| topology.moe(layer).is_some());
                 let most = moes.max_by(|&a, &b| influence[a][0].total_cmp(&influence[b][0]));
                 most.into_iter().for_each(|layer| pinned[layer] = true);

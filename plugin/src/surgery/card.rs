@@ -12,7 +12,7 @@ use std::fmt::Write;
 use prune_eval::Report;
 
 use self::loss::Loss;
-use super::{Layout, PLAN_FILE};
+use super::{Layout, UqffWeights, PLAN_FILE};
 use crate::format::count;
 use crate::plan::{Plan, Size};
 
@@ -37,7 +37,7 @@ pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String 
     [
         format!(
             "## Pruned with mistralrs-prune\n\n{}",
-            summary(plan, source, facts.prediction_layers)
+            summary(plan, source, layout, facts.prediction_layers)
         ),
         sizes(&plan.before, &plan.after),
         method(plan, layout),
@@ -49,7 +49,7 @@ pub(super) fn section(plan: &Plan, layout: Layout, facts: &CardFacts) -> String 
         + "\n"
 }
 
-fn summary(plan: &Plan, source: &str, prediction_layers: usize) -> String {
+fn summary(plan: &Plan, source: &str, layout: Layout, prediction_layers: usize) -> String {
     let dropped: Vec<_> = plan
         .layers
         .iter()
@@ -88,8 +88,19 @@ fn summary(plan: &Plan, source: &str, prediction_layers: usize) -> String {
     } else {
         format!("without {}", parts.join(" and "))
     };
+    let left = match layout {
+        Layout::Uqff(uqff) if uqff.weights != UqffWeights::Float => format!(
+            "What is left was quantised to {}; sizes and loss below are those before that",
+            uqff.weights.name()
+        ),
+        Layout::Uqff(uqff) => format!(
+            "What is left is stored in {}, whatever the sizes below say",
+            uqff.computes_in()
+        ),
+        Layout::Hf | Layout::Engine => "What is left has the weights it had".to_owned(),
+    };
     let mut text = format!(
-        "This is `{}` {what}. What is left has the weights it had: nothing was retrained.",
+        "This is `{}` {what}. {left}: nothing was retrained.",
         inline(source)
     );
     if prediction_layers > 0 {

@@ -165,7 +165,9 @@ pub fn check_counts(
     match layout {
         Layout::Hf | Layout::Engine => plan.expect_even(),
         Layout::Uqff(_) => {
-            Cut::new(checkpoint, family, topology, plan.keep(), layout).check_served()
+            let cut = Cut::new(checkpoint, family, topology, plan.keep(), layout);
+            cut.check_served()?;
+            uqff::check_runs(&cut)
         }
     }
 }

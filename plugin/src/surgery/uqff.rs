@@ -234,6 +234,25 @@ pub(super) fn check(cut: &Cut<'_>) -> Result<()> {
     route(cut).map(|_| ())
 }
 
+/// Fails if the engine reads the result and then cannot run it.
+///
+/// # Errors
+/// [`Error::NotServed`]
+pub(super) fn check_runs(cut: &Cut<'_>) -> Result<()> {
+    let floats = Layout::Uqff(Uqff {
+        weights: UqffWeights::Float,
+        device: UqffDevice::Gpu,
+    });
+    match route(cut)? {
+        Route::Bias | Route::Channel if cut.layout == floats => Err(refused(
+            cut,
+            "mistral.rs 0.8.1 runs UQFF experts of this family on a GPU only if they are \
+             quantised, to q8_0 for one",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// # Errors
 /// [`Error::NotServed`]
 fn route(cut: &Cut<'_>) -> Result<Route> {
