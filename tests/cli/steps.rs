@@ -48,6 +48,49 @@ fn from_statistics_to_a_smaller_checkpoint() {
 }
 
 #[test]
+fn a_size_is_met_and_one_expert_more_would_not_fit() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let plan = |asked: &[&str]| {
+        let args = [&["plan", &stats, "-m", &model, "--json"], asked].concat();
+        workshop.succeed(&args).json()
+    };
+    let keeping = |kept: &str| plan(&["--keep-experts", kept])["after"].clone();
+    let (five, six) = (keeping("5"), keeping("6"));
+    let bytes = |size: &serde_json::Value| size["bytes"].as_u64().unwrap();
+    let target = bytes(&six) - 1;
+
+    let file = workshop.arg("small.plan.json");
+    let made = plan(&["--target-size", &target.to_string(), "-o", &file]);
+    assert_eq!(made["after"], five);
+    assert_eq!(made["method"]["asked"]["target"]["bytes"], target);
+    assert_eq!(made["method"]["asked"]["experts"]["keep"], 5);
+    let parameters = five["parameters"].to_string();
+    assert_eq!(plan(&["--target-params", &parameters])["after"], five);
+
+    let out = workshop.path("small");
+    let args = ["prune", "-m", &model, "--plan", &file, "--no-eval", "-o"];
+    workshop.succeed(&[&args[..], &[&workshop.arg("small")]].concat());
+    let stored = fs::metadata(out.join("model.safetensors")).unwrap().len();
+    let header = stored - bytes(&five);
+    assert!(bytes(&five) <= target && header < 64 << 10, "{header}");
+
+    let whole = ["plan", &stats, "-m", &model, "--target-size", "1GB"];
+    let kept = workshop.succeed(&whole);
+    assert!(
+        kept.stderr.contains("no expert has to go"),
+        "{}",
+        kept.stderr
+    );
+    let small = ["plan", &stats, "-m", &model, "--target-size", "1kB"];
+    workshop.run(&small).expect_failure(
+        2,
+        &["the smallest this model can be is", "hint: drop layers"],
+    );
+}
+
+#[test]
 fn a_plan_costs_what_its_checkpoint_costs() {
     let workshop = Workshop::new();
     let model = repository("tests/golden/qwen3_moe");

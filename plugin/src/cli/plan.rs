@@ -19,7 +19,7 @@ use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Planner, ValidPlan};
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "drop_layers", "nested"]).required(true).multiple(true))
+    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "drop_layers", "nested"]).required(true).multiple(true))
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -83,6 +83,12 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         .collect();
     // Budgets that the model cannot meet are refused before a large file is read.
     plan::check(&options, model.topology())?;
+    plan::check_target(
+        &options,
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+    )?;
     for &budget in &budgets {
         let one = PlanOptions {
             experts: Some(budget),
@@ -111,6 +117,9 @@ fn single(args: &Args, plan: &ValidPlan, console: &Console) -> anyhow::Result<()
         output::json(plan)?;
     } else {
         output::data(&inspect::plan_table(plan))?;
+    }
+    if let Some(unneeded) = plan.unneeded() {
+        console.hint(&unneeded);
     }
     if let Some(path) = &args.output {
         save(plan, path, console)?;

@@ -210,17 +210,17 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],
-        "--prune-experts, --keep-experts or --drop-layers",
+        "--prune-experts, --keep-experts, --target-size, --target-params or --drop-layers",
     )?;
     given.refuse_unless(
         changes,
         &["--no-eval", "--eval-tokens"],
-        "--prune-experts, --keep-experts, --drop-layers or --plan",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --drop-layers or --plan",
     )?;
     given.refuse_unless(
         makes || measures,
         &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
-        "--prune-experts, --keep-experts, --drop-layers, or --plan without --no-eval,",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --drop-layers, or --plan without --no-eval,",
     )
 }
 

@@ -84,7 +84,10 @@ impl Job {
                 if options.allocator != PlanOptions::default().allocator {
                     method = format!("{method}-{}", options.allocator);
                 }
-                match options.experts {
+                if let Some(target) = options.target {
+                    id += &format!("-{method}-{}", target.value());
+                }
+                match options.experts.filter(|_| options.target.is_none()) {
                     Some(ExpertBudget::Fraction(fraction)) => {
                         id += &format!("-{method}-{fraction}");
                     }
@@ -123,6 +126,12 @@ impl Job {
             Change::Make(options) => {
                 // An impossible budget is refused before the long work.
                 plan::check(options, model.topology())?;
+                plan::check_target(
+                    options,
+                    model.checkpoint(),
+                    model.family(),
+                    model.topology(),
+                )?;
                 let texts = texts()?;
                 let measured = measure(
                     &model,
@@ -272,6 +281,7 @@ mod tests {
     use router_stats::progress::Silent;
 
     use super::*;
+    use crate::plan::SizeTarget;
 
     fn id(change: Change) -> String {
         Job {
@@ -312,6 +322,13 @@ mod tests {
                 Some(LayerBudget::Count(2))
             )),
             "base-reap-keep64-drop2"
+        );
+        assert_eq!(
+            id(Change::Make(PlanOptions {
+                target: Some(SizeTarget::Bytes(12 << 30)),
+                ..PlanOptions::default()
+            })),
+            "base-reap-12GiB"
         );
         assert_eq!(
             id(options(None, Some(LayerBudget::Fraction(0.25)))),

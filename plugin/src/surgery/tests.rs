@@ -293,6 +293,7 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
             seed: 0,
             asked: Asked {
                 experts: None,
+                target: None,
                 layers: None,
             },
             constraints: Constraints::default(),
