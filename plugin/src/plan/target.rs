@@ -134,7 +134,9 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// `number` in the unit that divides it with the fewest digits left.
 fn spell(number: u64, units: &[(&str, u64)]) -> String {
-    let exact = units.iter().filter(|&&(_, scale)| number % scale == 0);
+    let exact = units
+        .iter()
+        .filter(|&&(_, scale)| number.is_multiple_of(scale));
     exact
         .map(|(name, scale)| format!("{}{name}", number / scale))
         .min_by_key(String::len)
