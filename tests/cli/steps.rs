@@ -91,6 +91,34 @@ fn a_size_is_met_and_one_expert_more_would_not_fit() {
 }
 
 #[test]
+fn a_loss_is_not_exceeded_and_one_expert_fewer_would() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let text = format!("stories={}", repository("models/demo/held-out/stories.txt"));
+    let plan = |most: &str| {
+        let args = ["plan", &stats, "-m", &model, "--max-loss", most, "--json"];
+        workshop.succeed(&[&args[..], &["--text", &text, "--eval-tokens", "512"]].concat())
+    };
+    let all = plan("1000");
+    assert_eq!(all.json()["after"]["experts_per_layer"][0], 2);
+    assert_eq!(all.json()["method"]["asked"]["max_loss"], 1000.0);
+    assert_eq!(all.json()["method"]["asked"]["experts"]["keep"], 2);
+    // What the last step measured is the loss of this plan: just below it, more
+    // stays.
+    let said = all
+        .stderr
+        .lines()
+        .find(|line| line.contains("2 experts a layer"));
+    let percent = said.unwrap().split("perplexity ").nth(1).unwrap();
+    let percent: f64 = percent.split('%').next().unwrap().parse().unwrap();
+    let less = plan(&(percent / 100.0 - 0.0002).max(0.0).to_string());
+    let kept = less.json()["after"]["experts_per_layer"][0].as_u64();
+    assert!(kept.unwrap() > 2, "{percent}: {}", less.stderr);
+    assert!(less.stderr.contains("beyond"), "{}", less.stderr);
+}
+
+#[test]
 fn a_plan_costs_what_its_checkpoint_costs() {
     let workshop = Workshop::new();
     let model = repository("tests/golden/qwen3_moe");

@@ -69,6 +69,10 @@ fn flags_that_would_do_nothing_are_refused() {
             "plan x --target-size 1GB --target-params 1B",
         ),
         ("--target-size", "plan x --target-size small"),
+        ("--max-loss", "plan x --max-loss -0.1"),
+        ("--max-loss", "serve --max-loss 0.02 --no-eval"),
+        ("--max-loss", "serve --max-loss 0.02 --target-size 1GB"),
+        ("--eval-tokens", "plan x --keep-experts 4 --eval-tokens 9"),
         ("--target-params", "serve --target-params 1GiB"),
         (
             "--keep-experts",

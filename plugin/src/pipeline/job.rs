@@ -9,7 +9,8 @@ use router_stats::calibration::Source;
 use router_stats::family::Serving;
 
 use super::{
-    decide, evaluate, measure, Calibration, EvaluationOptions, Model, ModelSource, Reporter, Texts,
+    decide, evaluate, measure, within_loss, Calibration, EvaluationOptions, LossLimit, Model,
+    ModelSource, Reporter, Texts,
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
@@ -87,6 +88,9 @@ impl Job {
                 if let Some(target) = options.target {
                     id += &format!("-{method}-{}", target.value());
                 }
+                if let Some(most) = options.max_loss {
+                    id += &format!("-{method}-loss{most}");
+                }
                 match options.experts.filter(|_| options.target.is_none()) {
                     Some(ExpertBudget::Fraction(fraction)) => {
                         id += &format!("-{method}-{fraction}");
@@ -140,10 +144,19 @@ impl Job {
                     cache,
                     reporter,
                 )?;
-                (
-                    decide(&model, &measured, options, cache, reporter)?,
-                    Some(texts),
-                )
+                let plan = match (options.max_loss, &self.evaluation) {
+                    (Some(most), Some(evaluation)) => {
+                        let limit = LossLimit {
+                            most,
+                            held_out: &texts.held_out,
+                            evaluation,
+                        };
+                        let stats = measured.read()?;
+                        within_loss(&model, &stats, options, limit, cache, reporter)?
+                    }
+                    _ => decide(&model, &measured, options, cache, reporter)?,
+                };
+                (plan, Some(texts))
             }
         };
         // What cannot be served is refused before the loss is measured.

@@ -142,6 +142,7 @@ impl<'a> Planner<'a> {
                 asked: Asked {
                     experts: budget,
                     target: options.target,
+                    max_loss: options.max_loss,
                     layers: options.drop_layers,
                 },
                 constraints: self.choice.constraints.clone(),

@@ -147,6 +147,9 @@ pub struct Asked {
     /// The size that [`experts`](Self::experts) was found for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<SizeTarget>,
+    /// The change of perplexity that [`experts`](Self::experts) was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_loss: Option<f64>,
     /// Of the layers; `None` keeps all.
     pub layers: Option<LayerBudget>,
 }
@@ -156,7 +159,8 @@ impl Asked {
     /// `--drop-layers 2`. A target stands in for the budget it led to.
     pub fn flags(&self) -> Vec<String> {
         let target = self.target.map(|target| target.to_string());
-        let experts = target.or_else(|| self.experts.map(|budget| budget.to_string()));
+        let loss = self.max_loss.map(|most| format!("--max-loss {most}"));
+        let experts = target.or(loss).or_else(|| self.experts.map(|budget| budget.to_string()));
         let layers = self.layers.map(|budget| budget.to_string());
         experts.into_iter().chain(layers).collect()
     }

@@ -14,6 +14,10 @@ pub struct PlanOptions {
     pub experts: Option<ExpertBudget>,
     /// What the result may weigh; it stands in for [`experts`](Self::experts).
     pub target: Option<SizeTarget>,
+    /// What the result may lose, as a fraction of perplexity; it takes held-out
+    /// text to find [`experts`](Self::experts) for it:
+    /// [`within_loss`](crate::pipeline::within_loss).
+    pub max_loss: Option<f64>,
     /// How many layers go; `None` keeps all.
     pub drop_layers: Option<LayerBudget>,
     /// Which layers go: a name of [`layers::LAYER_CRITERIA`].
@@ -39,6 +43,7 @@ impl Default for PlanOptions {
             allocator: allocate::ALLOCATORS[0].name().to_owned(),
             experts: None,
             target: None,
+            max_loss: None,
             drop_layers: None,
             layer_criterion: layers::LAYER_CRITERIA[0].name().to_owned(),
             seed: 0,

@@ -294,6 +294,7 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
             asked: Asked {
                 experts: None,
                 target: None,
+                max_loss: None,
                 layers: None,
             },
             constraints: Constraints::default(),

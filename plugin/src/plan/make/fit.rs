@@ -49,6 +49,30 @@ impl Planner<'_> {
         fits.ok_or(Error::TargetTooSmall { target, smallest })
     }
 
+    /// The plan that keeps fewest experts of those that `accepts`, as if it
+    /// accepted every plan that keeps more; with none, the plan that keeps all.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Planner::plan) and of `accepts`.
+    pub fn fewest(&self, accepts: &mut dyn FnMut(&ValidPlan) -> Result<bool>) -> Result<ValidPlan> {
+        let mut fewest = None;
+        let (mut low, mut high) = bounds(self.target.topology());
+        while low < high {
+            let kept = low + (high - low) / 2;
+            match self.within(Some(ExpertBudget::Keep(kept))) {
+                Ok(plan) if !removes_experts(&plan) => high = kept,
+                Ok(plan) if accepts(&plan)? => {
+                    fewest = Some(plan);
+                    high = kept;
+                }
+                Ok(_) | Err(Error::ProtectedExperts { .. }) => low = kept + 1,
+                Err(Error::NoExpertRemoved { .. }) => high = kept,
+                Err(error) => return Err(error),
+            }
+        }
+        fewest.map_or_else(|| self.within(None), Ok)
+    }
+
     fn within(&self, budget: Option<ExpertBudget>) -> Result<ValidPlan> {
         self.with(budget, &self.balanced(budget)?)
     }
@@ -80,6 +104,11 @@ pub fn check_target(
         return Ok(());
     }
     Err(Error::TargetTooSmall { target, smallest })
+}
+
+fn removes_experts(plan: &ValidPlan) -> bool {
+    let mut layers = plan.plan().layers.iter().filter(|layer| !layer.dropped);
+    layers.any(|layer| !layer.removed.is_empty())
 }
 
 /// Numbers of experts that every layer can keep, the upper end excluded.

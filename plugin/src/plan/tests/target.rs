@@ -1,4 +1,4 @@
-//! The most experts that fit a size.
+//! The most experts that fit a size, and the fewest that are accepted.
 
 use super::*;
 use crate::allocate::ALLOCATORS;
@@ -46,6 +46,33 @@ fn the_largest_budget_that_fits_is_chosen() {
             }
         }
     }
+}
+
+/// Experts of each layer that the search keeps if plans of `least` or more are
+/// accepted, and the budget it states.
+fn fewest(least: usize) -> (Vec<usize>, Option<ExpertBudget>) {
+    let fixture = fixture::model(Stored::PerExpert);
+    let (stats, asked) = (stats(&fixture), PlanOptions::default());
+    let (checkpoint, family) = (&fixture.checkpoint, fixture.family);
+    let planner = Planner::new(&stats, checkpoint, family, &fixture.topology, &asked).unwrap();
+    let plan = planner
+        .fewest(&mut |plan| Ok(plan.plan().after.experts_per_layer[0] >= least))
+        .unwrap();
+    let plan = plan.plan();
+    (
+        plan.after.experts_per_layer.clone(),
+        plan.method.asked.experts,
+    )
+}
+
+#[test]
+fn the_fewest_experts_that_are_accepted_are_kept() {
+    for least in 2..6 {
+        let budget = Some(ExpertBudget::Keep(least));
+        assert_eq!(fewest(least), (vec![least, 0, least, least], budget));
+    }
+    assert_eq!(fewest(0).1, Some(ExpertBudget::Keep(2)));
+    assert_eq!(fewest(7), (vec![6, 0, 6, 6], None));
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn plan() -> Plan {
             asked: Asked {
                 experts: Some(ExpertBudget::Fraction(0.5)),
                 target: None,
+                max_loss: None,
                 layers: Some(LayerBudget::Count(1)),
             },
             constraints: Constraints {
