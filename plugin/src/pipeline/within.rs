@@ -69,7 +69,7 @@ pub fn within_loss(
     })?;
     let within = within.unwrap_or_else(|| "every expert".to_owned());
     let beyond = beyond.map_or_else(String::new, |it| {
-        format!("; beyond {}%: {it}", limit.most * 100.0)
+        format!("; beyond --max-loss {}: {it}", limit.most)
     });
     reporter.report("Planned", &format!("keep {within}{beyond}"));
     Ok(plan)
