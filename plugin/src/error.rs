@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::plan::{ExpertBudget, LayerBudget};
+use crate::plan::{ExpertBudget, LayerBudget, Size, SizeTarget};
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -82,6 +82,18 @@ pub enum Error {
         experts: usize,
         /// Groups that its router chooses among; 1 if there are none.
         groups: usize,
+    },
+    /// What has to stay is larger than the model may be.
+    #[error(
+        "{target}: the smallest this model can be is {} ({} experts in a layer)",
+        target.measure(smallest),
+        crate::format::range(smallest.experts_per_layer.iter().copied())
+    )]
+    TargetTooSmall {
+        /// What was asked for.
+        target: SizeTarget,
+        /// The smallest size that pruning experts leads to.
+        smallest: Size,
     },
     /// No layer would be left.
     #[error("{budget} would leave 0 of {layers} layers")]
@@ -285,6 +297,7 @@ impl Error {
                 | Self::TooFewExperts { .. }
                 | Self::TooManyExperts { .. }
                 | Self::NoExpertRemoved { .. }
+                | Self::TargetTooSmall { .. }
                 | Self::TooFewLayers { .. }
                 | Self::NoLayerRemoved { .. }
                 | Self::ProtectedExperts { .. }
@@ -336,6 +349,9 @@ impl Error {
             }
             Self::NoExpertRemoved { experts, groups, .. } => {
                 format!("the least that removes an expert is {}", exact_fraction(*groups, *experts))
+            }
+            Self::TargetTooSmall { .. } => {
+                "drop layers too with --drop-layers, or allow more and quantise what is left: serve --isq 4".to_owned()
             }
             Self::TooFewLayers { layers, .. } => {
                 format!("the most this model can lose is {}", layers.saturating_sub(1))

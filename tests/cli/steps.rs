@@ -48,6 +48,77 @@ fn from_statistics_to_a_smaller_checkpoint() {
 }
 
 #[test]
+fn a_size_is_met_and_one_expert_more_would_not_fit() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let plan = |asked: &[&str]| {
+        let args = [&["plan", &stats, "-m", &model, "--json"], asked].concat();
+        workshop.succeed(&args).json()
+    };
+    let keeping = |kept: &str| plan(&["--keep-experts", kept])["after"].clone();
+    let (five, six) = (keeping("5"), keeping("6"));
+    let bytes = |size: &serde_json::Value| size["bytes"].as_u64().unwrap();
+    let target = bytes(&six) - 1;
+
+    let file = workshop.arg("small.plan.json");
+    let made = plan(&["--target-size", &target.to_string(), "-o", &file]);
+    assert_eq!(made["after"], five);
+    assert_eq!(made["method"]["asked"]["target"]["bytes"], target);
+    assert_eq!(made["method"]["asked"]["experts"]["keep"], 5);
+    let parameters = five["parameters"].to_string();
+    assert_eq!(plan(&["--target-params", &parameters])["after"], five);
+
+    let out = workshop.path("small");
+    let args = ["prune", "-m", &model, "--plan", &file, "--no-eval", "-o"];
+    workshop.succeed(&[&args[..], &[&workshop.arg("small")]].concat());
+    let stored = fs::metadata(out.join("model.safetensors")).unwrap().len();
+    let header = stored - bytes(&five);
+    assert!(bytes(&five) <= target && header < 64 << 10, "{header}");
+
+    let whole = ["plan", &stats, "-m", &model, "--target-size", "1GB"];
+    let kept = workshop.succeed(&whole);
+    assert!(
+        kept.stderr.contains("no expert has to go"),
+        "{}",
+        kept.stderr
+    );
+    let small = ["plan", &stats, "-m", &model, "--target-size", "1kB"];
+    workshop.run(&small).expect_failure(
+        2,
+        &["the smallest this model can be is", "hint: drop layers"],
+    );
+}
+
+#[test]
+fn a_loss_is_not_exceeded_and_one_expert_fewer_would() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let text = format!("stories={}", repository("models/demo/held-out/stories.txt"));
+    let plan = |most: &str| {
+        let args = ["plan", &stats, "-m", &model, "--max-loss", most, "--json"];
+        workshop.succeed(&[&args[..], &["--text", &text, "--eval-tokens", "512"]].concat())
+    };
+    let all = plan("1000");
+    assert_eq!(all.json()["after"]["experts_per_layer"][0], 2);
+    assert_eq!(all.json()["method"]["asked"]["max_loss"], 1000.0);
+    assert_eq!(all.json()["method"]["asked"]["experts"]["keep"], 2);
+    // What the last step measured is the loss of this plan: just below it, more
+    // stays.
+    let said = all
+        .stderr
+        .lines()
+        .find(|line| line.contains("2 experts a layer"));
+    let percent = said.unwrap().split("perplexity ").nth(1).unwrap();
+    let percent: f64 = percent.split('%').next().unwrap().parse().unwrap();
+    let less = plan(&(percent / 100.0 - 0.0002).max(0.0).to_string());
+    let kept = less.json()["after"]["experts_per_layer"][0].as_u64();
+    assert!(kept.unwrap() > 2, "{percent}: {}", less.stderr);
+    assert!(less.stderr.contains("beyond"), "{}", less.stderr);
+}
+
+#[test]
 fn a_plan_costs_what_its_checkpoint_costs() {
     let workshop = Workshop::new();
     let model = repository("tests/golden/qwen3_moe");

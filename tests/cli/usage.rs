@@ -68,6 +68,21 @@ fn flags_that_would_do_nothing_are_refused() {
         ),
         ("--nested", "plan x --nested 0.5 --prune-experts 0.5"),
         ("--nested", "plan x --nested 0.5 --keep-experts 4"),
+        ("--nested", "plan x --nested 0.5 --target-size 1GB"),
+        (
+            "--target-size",
+            "plan x --target-size 1GB --target-params 1B",
+        ),
+        ("--target-size", "plan x --target-size small"),
+        ("--max-loss", "plan x --max-loss -0.1"),
+        ("--max-loss", "serve --max-loss 0.02 --no-eval"),
+        ("--max-loss", "serve --max-loss 0.02 --target-size 1GB"),
+        ("--eval-tokens", "plan x --keep-experts 4 --eval-tokens 9"),
+        ("--target-params", "serve --target-params 1GiB"),
+        (
+            "--keep-experts",
+            "serve --keep-experts 4 --target-params 1M",
+        ),
     ] {
         let args = args.replace("TEXT", &text);
         let args: Vec<&str> = args.split(' ').collect();

@@ -12,7 +12,7 @@ use super::Global;
 use crate::cache::Cache;
 use crate::hub::Token;
 use crate::pipeline::{self, Calibration, EvaluationOptions, Model, ModelSource};
-use crate::plan::{ExpertBudget, ExpertId, LayerBudget, PlanOptions};
+use crate::plan::{ExpertBudget, ExpertId, LayerBudget, PlanOptions, SizeTarget};
 use crate::{allocate, device, layers, saliency};
 
 /// Which model, and where it runs.
@@ -99,8 +99,8 @@ impl CalibrationArgs {
 #[derive(Args, Clone)]
 #[command(
     next_help_heading = "Pruning",
-    group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "drop_layers"]).multiple(true)),
-    group(ArgGroup::new("expert_budget").args(["prune_experts", "keep_experts"])),
+    group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers"]).multiple(true)),
+    group(ArgGroup::new("expert_budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss"])),
 )]
 pub(super) struct BudgetArgs {
     /// Fraction of the experts to remove from every layer
@@ -110,6 +110,20 @@ pub(super) struct BudgetArgs {
     /// Experts to keep in every layer
     #[arg(long, value_name = "N")]
     pub(super) keep_experts: Option<usize>,
+
+    /// Keep as many experts as leave at most so many bytes of weights, in the
+    /// dtypes of the checkpoint: 12GiB, 9GB, 800MB
+    #[arg(long, value_name = "SIZE", value_parser = SizeTarget::parse_bytes)]
+    pub(super) target_size: Option<SizeTarget>,
+
+    /// Keep as many experts as leave at most so many parameters: 15B, 700M
+    #[arg(long, value_name = "N", value_parser = SizeTarget::parse_parameters)]
+    pub(super) target_params: Option<SizeTarget>,
+
+    /// Remove as many experts as raise perplexity on held-out text by at most
+    /// this fraction (upper end of the interval): 0.02
+    #[arg(long, value_name = "FRACTION", value_parser = parse_loss)]
+    pub(super) max_loss: Option<f64>,
 
     /// Layers to drop: a number, or a fraction below 1
     #[arg(long, value_name = "N|FRACTION")]
@@ -166,7 +180,16 @@ impl ConstraintArgs {
 impl BudgetArgs {
     /// Whether anything is to go.
     pub(super) fn asks(&self) -> bool {
-        self.prune_experts.is_some() || self.keep_experts.is_some() || self.drop_layers.is_some()
+        self.prune_experts.is_some()
+            || self.keep_experts.is_some()
+            || self.target().is_some()
+            || self.max_loss.is_some()
+            || self.drop_layers.is_some()
+    }
+
+    /// What the result may weigh.
+    fn target(&self) -> Option<SizeTarget> {
+        self.target_size.or(self.target_params)
     }
 
     /// The options of a plan.
@@ -178,6 +201,8 @@ impl BudgetArgs {
                 .prune_experts
                 .map(ExpertBudget::Fraction)
                 .or_else(|| self.keep_experts.map(ExpertBudget::Keep)),
+            target: self.target(),
+            max_loss: self.max_loss,
             drop_layers: self.drop_layers,
             layer_criterion: self.layer_criterion.clone(),
             seed,
@@ -232,6 +257,14 @@ impl TextArgs {
 /// Opens the cache and a console for one command.
 pub(super) fn surroundings(global: &Global) -> crate::Result<(Cache, Console)> {
     Ok((global.cache()?, Console::new()))
+}
+
+fn parse_loss(text: &str) -> Result<f64, String> {
+    let loss = text
+        .parse()
+        .ok()
+        .filter(|loss: &f64| loss.is_finite() && *loss >= 0.0);
+    loss.ok_or_else(|| "expected a fraction of at least 0, such as 0.02".to_owned())
 }
 
 fn parse_source(text: &str) -> crate::Result<Source> {

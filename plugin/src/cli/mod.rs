@@ -114,7 +114,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => serve::execute(args, given, &global),
         Command::Calibrate(args) => calibrate::execute(&args, &global),
-        Command::Plan(args) => plan::execute(&args, &global),
+        Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),

@@ -6,20 +6,21 @@ use std::path::{Path, PathBuf};
 
 use router_stats::stats::Stats;
 
-use super::args::{surroundings, BudgetArgs, ModelArgs};
+use super::args::{surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::given::Given;
 use super::progress::Console;
 use super::table::Table;
 use super::{inspect, output, Global};
 use crate::format;
-use crate::pipeline::{plan_name, Reporter};
-use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Planner, ValidPlan};
+use crate::pipeline::{self, plan_name, EvaluationOptions, LossLimit, Reporter};
+use crate::plan::{self, ExpertBudget, LayerBudget, Method, Plan, PlanOptions, Planner, ValidPlan};
 
 /// Arguments of `plan`.
 #[derive(clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "drop_layers", "nested"]).required(true).multiple(true))
+    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "nested"]).required(true).multiple(true))
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -34,6 +35,12 @@ pub(super) struct Args {
 
     #[command(flatten)]
     budget: BudgetArgs,
+
+    #[command(flatten)]
+    text: TextArgs,
+
+    #[command(flatten)]
+    evaluation: EvaluationArgs,
 
     /// Make one plan for each of these fractions of the experts, to step down
     /// without calibrating again: what a smaller one keeps, a larger one keeps
@@ -66,12 +73,17 @@ enum Verb {
 }
 
 /// Runs `plan`.
-pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     let stats = match (&args.verb, &args.stats) {
         (Some(Verb::Diff(args)), _) => return diff::execute(args),
         (None, Some(stats)) => stats,
         (None, None) => anyhow::bail!("no statistics were named"),
     };
+    given.refuse_unless(
+        args.budget.max_loss.is_some(),
+        &["--text", "--eval-tokens"],
+        "--max-loss",
+    )?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut options = args.budget.options(args.seed);
@@ -83,6 +95,12 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         .collect();
     // Budgets that the model cannot meet are refused before a large file is read.
     plan::check(&options, model.topology())?;
+    plan::check_target(
+        &options,
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+    )?;
     for &budget in &budgets {
         let one = PlanOptions {
             experts: Some(budget),
@@ -91,6 +109,21 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         plan::check(&one, model.topology())?;
     }
     let stats = Stats::read(stats)?;
+    if let Some(most) = options.max_loss {
+        let held_out = args.text.corpus(&model, &cache, &console)?;
+        let evaluation = EvaluationOptions {
+            tokens: args.evaluation.eval_tokens,
+            seed: args.seed,
+            ..EvaluationOptions::default()
+        };
+        let limit = LossLimit {
+            most,
+            held_out: &held_out,
+            evaluation: &evaluation,
+        };
+        let plan = pipeline::within_loss(&model, &stats, &options, limit, &cache, &console)?;
+        return single(args, &plan, &console);
+    }
     let planner = Planner::new(
         &stats,
         model.checkpoint(),
@@ -111,6 +144,9 @@ fn single(args: &Args, plan: &ValidPlan, console: &Console) -> anyhow::Result<()
         output::json(plan)?;
     } else {
         output::data(&inspect::plan_table(plan))?;
+    }
+    if let Some(unneeded) = plan.unneeded() {
+        console.hint(&unneeded);
     }
     if let Some(path) = &args.output {
         save(plan, path, console)?;
@@ -141,14 +177,34 @@ fn save(plan: &Plan, path: &Path, console: &Console) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `reap-0.5.plan.json`.
+/// `reap-0.5.plan.json`, `reap-knapsack-balanced-0.5-drop2.plan.json`: all that
+/// tells families in one folder apart.
 fn file_name(plan: &Plan) -> PathBuf {
-    let budget = match plan.method.asked.experts {
+    let Method {
+        criterion,
+        allocator,
+        asked,
+        constraints,
+        ..
+    } = &plan.method;
+    let mut name = criterion.clone();
+    if *allocator != PlanOptions::default().allocator {
+        name = format!("{name}-{allocator}");
+    }
+    if constraints.balanced_domains {
+        name.push_str("-balanced");
+    }
+    let budget = match asked.experts {
         Some(ExpertBudget::Fraction(fraction)) => fraction.to_string(),
         Some(ExpertBudget::Keep(kept)) => format!("keep{kept}"),
         None => "all".to_owned(),
     };
-    format!("{}-{budget}.plan.json", plan.method.criterion).into()
+    let drop = match asked.layers {
+        Some(LayerBudget::Count(count)) => format!("-drop{count}"),
+        Some(LayerBudget::Fraction(fraction)) => format!("-drop{fraction}"),
+        None => String::new(),
+    };
+    format!("{name}-{budget}{drop}.plan.json").into()
 }
 
 /// One line per plan: its size, and what the worst domain keeps of its expert

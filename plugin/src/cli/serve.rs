@@ -33,7 +33,7 @@ pub(super) struct Args {
     plan: Option<PathBuf>,
 
     /// Do not measure the loss
-    #[arg(long, help_heading = "Evaluation", conflicts_with = "eval_tokens")]
+    #[arg(long, help_heading = "Evaluation", conflicts_with_all = ["eval_tokens", "max_loss"])]
     no_eval: bool,
 
     /// Seed of criteria that draw at random and of the order of documents
@@ -210,17 +210,17 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],
-        "--prune-experts, --keep-experts or --drop-layers",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss or --drop-layers",
     )?;
     given.refuse_unless(
         changes,
         &["--no-eval", "--eval-tokens"],
-        "--prune-experts, --keep-experts, --drop-layers or --plan",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --plan",
     )?;
     given.refuse_unless(
         makes || measures,
         &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
-        "--prune-experts, --keep-experts, --drop-layers, or --plan without --no-eval,",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, or --plan without --no-eval,",
     )
 }
 

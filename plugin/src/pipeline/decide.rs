@@ -40,6 +40,9 @@ pub fn decide(
     cache::make_parent(&path)?;
     plan::write(plan.plan(), &path)?;
     reporter.report("Planned", &summary(&plan));
+    if let Some(unneeded) = plan.plan().unneeded() {
+        reporter.hint(&unneeded);
+    }
     Ok(plan)
 }
 

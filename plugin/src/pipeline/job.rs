@@ -9,7 +9,8 @@ use router_stats::calibration::Source;
 use router_stats::family::Serving;
 
 use super::{
-    decide, evaluate, measure, Calibration, EvaluationOptions, Model, ModelSource, Reporter, Texts,
+    decide, evaluate, measure, within_loss, Calibration, EvaluationOptions, LossLimit, Model,
+    ModelSource, Reporter, Texts,
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
@@ -84,7 +85,13 @@ impl Job {
                 if options.allocator != PlanOptions::default().allocator {
                     method = format!("{method}-{}", options.allocator);
                 }
-                match options.experts {
+                if let Some(target) = options.target {
+                    id += &format!("-{method}-{}", target.value());
+                }
+                if let Some(most) = options.max_loss {
+                    id += &format!("-{method}-loss{most}");
+                }
+                match options.experts.filter(|_| options.target.is_none()) {
                     Some(ExpertBudget::Fraction(fraction)) => {
                         id += &format!("-{method}-{fraction}");
                     }
@@ -123,6 +130,12 @@ impl Job {
             Change::Make(options) => {
                 // An impossible budget is refused before the long work.
                 plan::check(options, model.topology())?;
+                plan::check_target(
+                    options,
+                    model.checkpoint(),
+                    model.family(),
+                    model.topology(),
+                )?;
                 let texts = texts()?;
                 let measured = measure(
                     &model,
@@ -131,10 +144,19 @@ impl Job {
                     cache,
                     reporter,
                 )?;
-                (
-                    decide(&model, &measured, options, cache, reporter)?,
-                    Some(texts),
-                )
+                let plan = match (options.max_loss, &self.evaluation) {
+                    (Some(most), Some(evaluation)) => {
+                        let limit = LossLimit {
+                            most,
+                            held_out: &texts.held_out,
+                            evaluation,
+                        };
+                        let stats = measured.read()?;
+                        within_loss(&model, &stats, options, limit, cache, reporter)?
+                    }
+                    _ => decide(&model, &measured, options, cache, reporter)?,
+                };
+                (plan, Some(texts))
             }
         };
         // What cannot be served is refused before the loss is measured.
@@ -272,6 +294,7 @@ mod tests {
     use router_stats::progress::Silent;
 
     use super::*;
+    use crate::plan::SizeTarget;
 
     fn id(change: Change) -> String {
         Job {
@@ -312,6 +335,13 @@ mod tests {
                 Some(LayerBudget::Count(2))
             )),
             "base-reap-keep64-drop2"
+        );
+        assert_eq!(
+            id(Change::Make(PlanOptions {
+                target: Some(SizeTarget::Bytes(12 << 30)),
+                ..PlanOptions::default()
+            })),
+            "base-reap-12GiB"
         );
         assert_eq!(
             id(options(None, Some(LayerBudget::Fraction(0.25)))),

@@ -6,6 +6,7 @@
 //! measure    text → statistics                  cached by model, tokenizer, text, settings
 //! decide     statistics → a plan                cached by statistics and options
 //! evaluate   a plan → what it costs             cached by plan and text
+//! within     a loss → the plan that stays in it  cached by plan and text
 //! write      a plan → a checkpoint              cached by plan, tokenizer and layout
 //! job        all of them behind one call
 //! ```
@@ -21,6 +22,7 @@ mod resolve;
 #[cfg(test)]
 mod tests;
 mod texts;
+mod within;
 mod write;
 
 use router_stats::progress::Progress;
@@ -31,6 +33,7 @@ pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
 pub use resolve::{Model, ModelSource};
 pub use texts::{bundled_calibration, bundled_held_out, read, sequences, Texts, HELD_OUT};
+pub use within::{within_loss, LossLimit};
 pub use write::{needs_relayout, relayout, write};
 
 /// Verb of a step that found its result already there.

@@ -1,8 +1,12 @@
 //! Statistics and a budget → a plan.
 
+mod fit;
+
 use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Keep, Topology};
 use router_stats::stats::Stats;
+
+pub use fit::check_target;
 
 use super::choose::Choice;
 use super::coverage::coverage;
@@ -81,6 +85,9 @@ impl<'a> Planner<'a> {
     /// Usage errors for budgets that the model cannot meet and for constraints
     /// that a budget leaves no room for; [`Error::NonFiniteScore`].
     pub fn plan(&self) -> Result<ValidPlan> {
+        if let Some(target) = self.options.target {
+            return self.fit(target);
+        }
         let weights = self.balanced(self.options.experts)?;
         self.with(self.options.experts, &weights)
     }
@@ -134,6 +141,8 @@ impl<'a> Planner<'a> {
                 seed: options.seed,
                 asked: Asked {
                     experts: budget,
+                    target: options.target,
+                    max_loss: options.max_loss,
                     layers: options.drop_layers,
                 },
                 constraints: self.choice.constraints.clone(),

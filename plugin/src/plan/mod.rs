@@ -20,6 +20,7 @@ mod make;
 mod options;
 mod size;
 mod super_experts;
+mod target;
 #[cfg(test)]
 mod tests;
 mod validate;
@@ -30,9 +31,10 @@ pub use budget::{ExpertBudget, LayerBudget};
 pub use constraints::{Constraints, ExpertId};
 pub use diff::{diff, Difference, LayerDifference, Relation};
 pub use file::{read, write};
-pub use make::{check, plan, Planner};
+pub use make::{check, check_target, plan, Planner};
 pub use options::PlanOptions;
 pub use size::Size;
+pub use target::SizeTarget;
 pub use validate::ValidPlan;
 
 /// Version of the plan format that this build writes. Version 1, which it also
@@ -60,6 +62,19 @@ pub struct Plan {
     /// Every layer of the original model, in order. These lists are the
     /// decision; the sizes follow from them.
     pub layers: Vec<LayerPlan>,
+}
+
+impl Plan {
+    /// That no expert has to go, if a size was asked for that the model has
+    /// without it.
+    pub fn unneeded(&self) -> Option<String> {
+        let target = self.method.asked.target?;
+        let none = self.layers.iter().all(|layer| layer.removed.is_empty());
+        none.then(|| {
+            let size = target.measure(&self.after);
+            format!("no expert has to go: the model has {size}, within {target}")
+        })
+    }
 }
 
 /// The model a plan was made for.
@@ -129,8 +144,28 @@ pub struct Method {
 pub struct Asked {
     /// Of the experts; `None` keeps all.
     pub experts: Option<ExpertBudget>,
+    /// The size that [`experts`](Self::experts) was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<SizeTarget>,
+    /// The change of perplexity that [`experts`](Self::experts) was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_loss: Option<f64>,
     /// Of the layers; `None` keeps all.
     pub layers: Option<LayerBudget>,
+}
+
+impl Asked {
+    /// The flags that asked, those of the experts first: `--target-size 12GiB`,
+    /// `--drop-layers 2`. A target stands in for the budget it led to.
+    pub fn flags(&self) -> Vec<String> {
+        let target = self.target.map(|target| target.to_string());
+        let loss = self.max_loss.map(|most| format!("--max-loss {most}"));
+        let experts = target
+            .or(loss)
+            .or_else(|| self.experts.map(|budget| budget.to_string()));
+        let layers = self.layers.map(|budget| budget.to_string());
+        experts.into_iter().chain(layers).collect()
+    }
 }
 
 /// What happens to one layer. The lists hold original indices, ascending, and

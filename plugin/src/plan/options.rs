@@ -1,6 +1,6 @@
 //! What can be asked of a plan.
 
-use super::{ExpertBudget, ExpertId, LayerBudget};
+use super::{ExpertBudget, ExpertId, LayerBudget, SizeTarget};
 use crate::{allocate, layers, saliency};
 
 /// What is asked of a plan. The default keeps everything.
@@ -12,6 +12,12 @@ pub struct PlanOptions {
     pub allocator: String,
     /// How many experts go; `None` keeps all.
     pub experts: Option<ExpertBudget>,
+    /// What the result may weigh; it stands in for [`experts`](Self::experts).
+    pub target: Option<SizeTarget>,
+    /// What the result may lose, as a fraction of perplexity; it takes held-out
+    /// text to find [`experts`](Self::experts) for it:
+    /// [`within_loss`](crate::pipeline::within_loss).
+    pub max_loss: Option<f64>,
     /// How many layers go; `None` keeps all.
     pub drop_layers: Option<LayerBudget>,
     /// Which layers go: a name of [`layers::LAYER_CRITERIA`].
@@ -36,6 +42,8 @@ impl Default for PlanOptions {
             criterion: saliency::CRITERIA[0].name().to_owned(),
             allocator: allocate::ALLOCATORS[0].name().to_owned(),
             experts: None,
+            target: None,
+            max_loss: None,
             drop_layers: None,
             layer_criterion: layers::LAYER_CRITERIA[0].name().to_owned(),
             seed: 0,

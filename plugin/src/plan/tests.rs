@@ -2,6 +2,7 @@
 
 mod constraints;
 mod nested;
+mod target;
 
 use proptest::prelude::*;
 

@@ -136,13 +136,12 @@ fn method(plan: &Plan, layout: Layout) -> String {
         // Writing to a string does not fail.
         let _ = write!(text, "\n- {what}: {how}");
     };
-    let asked: Vec<_> = [
-        method.asked.experts.map(|budget| format!("`{budget}`")),
-        method.asked.layers.map(|budget| format!("`{budget}`")),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let asked: Vec<_> = method
+        .asked
+        .flags()
+        .iter()
+        .map(|flag| format!("`{flag}`"))
+        .collect();
     if !asked.is_empty() {
         item("Asked for", asked.join(", "));
     }

@@ -293,6 +293,8 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
             seed: 0,
             asked: Asked {
                 experts: None,
+                target: None,
+                max_loss: None,
                 layers: None,
             },
             constraints: Constraints::default(),

@@ -111,11 +111,7 @@ fn constraint_rows(facts: &mut Table, plan: &Plan) {
 
 /// The flags that asked for the plan's size.
 pub(in crate::cli) fn asked(plan: &Plan) -> String {
-    let asked = &plan.method.asked;
-    let experts = asked.experts.map(|budget| budget.to_string());
-    let layers = asked.layers.map(|budget| budget.to_string());
-    let flags: Vec<String> = experts.into_iter().chain(layers).collect();
-    flags.join(" ")
+    plan.method.asked.flags().join(" ")
 }
 
 /// `0:5 7:11`, or `none`.

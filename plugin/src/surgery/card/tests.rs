@@ -54,6 +54,8 @@ fn plan() -> Plan {
             seed: 7,
             asked: Asked {
                 experts: Some(ExpertBudget::Fraction(0.5)),
+                target: None,
+                max_loss: None,
                 layers: Some(LayerBudget::Count(1)),
             },
             constraints: Constraints {

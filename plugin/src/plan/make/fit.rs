@@ -1,0 +1,120 @@
+//! The most experts that fit a size.
+//!
+//! Owns the search over budgets. What a budget means for each layer is the
+//! allocator's; what a plan weighs is [`Size`]'s.
+
+use router_stats::checkpoint::Checkpoint;
+use router_stats::family::{Family, Keep, Topology};
+
+use super::Planner;
+use crate::error::{Error, Result};
+use crate::plan::{ExpertBudget, PlanOptions, Size, SizeTarget, ValidPlan};
+
+impl Planner<'_> {
+    /// The plan that keeps most experts of all that `target` holds. It splits
+    /// the budget of the largest [`ExpertBudget::Keep`] that fits; with nothing
+    /// to remove, its budget is `None`.
+    ///
+    /// # Errors
+    /// [`Error::TargetTooSmall`] if no plan fits; those of
+    /// [`plan`](Planner::plan).
+    pub(super) fn fit(&self, target: SizeTarget) -> Result<ValidPlan> {
+        let everything = self.within(None)?;
+        if target.holds(&everything.plan().after) {
+            return Ok(everything);
+        }
+        let mut fits = None;
+        let mut smallest = everything.plan().after.clone();
+        // Plans for smaller budgets are nested in those for larger ones, so
+        // sizes rise with what is kept.
+        let (mut low, mut high) = bounds(self.target.topology());
+        while low < high {
+            let kept = low + (high - low) / 2;
+            match self.within(Some(ExpertBudget::Keep(kept))) {
+                Ok(plan) if target.holds(&plan.plan().after) => {
+                    fits = Some(plan);
+                    low = kept + 1;
+                }
+                Ok(plan) => {
+                    smallest = plan.plan().after.clone();
+                    high = kept;
+                }
+                // Rounded up to whole groups, it is everything.
+                Err(Error::NoExpertRemoved { .. }) => high = kept,
+                // Fewer have no room for what is protected either.
+                Err(Error::ProtectedExperts { .. }) => low = kept + 1,
+                Err(error) => return Err(error),
+            }
+        }
+        fits.ok_or(Error::TargetTooSmall { target, smallest })
+    }
+
+    /// The plan that keeps fewest experts of those that `accepts`, as if it
+    /// accepted every plan that keeps more; with none, the plan that keeps all.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Planner::plan) and of `accepts`.
+    pub fn fewest(&self, accepts: &mut dyn FnMut(&ValidPlan) -> Result<bool>) -> Result<ValidPlan> {
+        let mut fewest = None;
+        let (mut low, mut high) = bounds(self.target.topology());
+        while low < high {
+            let kept = low + (high - low) / 2;
+            match self.within(Some(ExpertBudget::Keep(kept))) {
+                Ok(plan) if !removes_experts(&plan) => high = kept,
+                Ok(plan) if accepts(&plan)? => {
+                    fewest = Some(plan);
+                    high = kept;
+                }
+                Ok(_) | Err(Error::ProtectedExperts { .. }) => low = kept + 1,
+                Err(Error::NoExpertRemoved { .. }) => high = kept,
+                Err(error) => return Err(error),
+            }
+        }
+        fewest.map_or_else(|| self.within(None), Ok)
+    }
+
+    fn within(&self, budget: Option<ExpertBudget>) -> Result<ValidPlan> {
+        self.with(budget, &self.balanced(budget)?)
+    }
+}
+
+/// Fails if not even the fewest experts that the routers need fit the target of
+/// `options`: what can be refused before there are statistics. Which layers
+/// go is not known then, so with layers to drop nothing is refused.
+///
+/// # Errors
+/// [`Error::TargetTooSmall`], and those of [`Size::of`].
+pub fn check_target(
+    options: &PlanOptions,
+    checkpoint: &Checkpoint,
+    family: &dyn Family,
+    topology: &Topology,
+) -> Result<()> {
+    let (Some(target), None) = (options.target, options.drop_layers) else {
+        return Ok(());
+    };
+    let mut keep = Keep::all(topology);
+    for (layer, experts) in keep.experts.iter_mut().enumerate() {
+        if let Some(moe) = topology.moe(layer) {
+            experts.truncate(moe.router.floor());
+        }
+    }
+    let smallest = Size::of(checkpoint, family, topology, &keep)?;
+    if target.holds(&smallest) {
+        return Ok(());
+    }
+    Err(Error::TargetTooSmall { target, smallest })
+}
+
+fn removes_experts(plan: &ValidPlan) -> bool {
+    let mut layers = plan.plan().layers.iter().filter(|layer| !layer.dropped);
+    layers.any(|layer| !layer.removed.is_empty())
+}
+
+/// Numbers of experts that every layer can keep, the upper end excluded.
+fn bounds(topology: &Topology) -> (usize, usize) {
+    let moes = || (0..topology.layers()).filter_map(|layer| topology.moe(layer));
+    let floor = moes().map(|moe| moe.router.floor()).max().unwrap_or(0);
+    let most = moes().map(|moe| moe.experts).min().unwrap_or(0);
+    (floor, most + 1)
+}
