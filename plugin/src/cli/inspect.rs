@@ -97,9 +97,9 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let shared = moe.and_then(|(_, moe)| moe.shared);
     let serving = model.family().serving(topology);
     let (checkpoint, family) = (model.checkpoint(), model.family());
-    let refusal = |on_cpu| crate::surgery::fp8_refusal(checkpoint, family, topology, on_cpu);
+    let refusal = |on_cpu| crate::surgery::refusal(checkpoint, family, topology, on_cpu);
     let note = refusal(false).or(serving.note()).or(refusal(true));
-    let is_served = serving.layout().is_some() && refusal(false).is_none();
+    let is_served = refusal(false).is_none();
     if as_json {
         return Ok(output::json(&json!({
             "kind": "checkpoint",

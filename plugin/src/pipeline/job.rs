@@ -249,26 +249,13 @@ impl Job {
     /// [`Error::NotServed`] if the engine does not take it, before any long
     /// work.
     fn served(&self, model: &Model) -> Result<bool> {
-        let serving = model.family().serving(model.topology());
-        let refused = |reason| {
-            let model = model.name.clone();
-            Err(Error::NotServed { model, reason })
-        };
-        let fp8 = surgery::fp8_refusal(
-            model.checkpoint(),
-            model.family(),
-            model.topology(),
-            self.device.is_cpu(),
-        );
-        let blind = model.family().vision().is_some_and(|vision| {
-            let mut names = model.checkpoint().names();
-            !names.any(|name| name.starts_with(vision))
-        });
-        match (serving, fp8) {
-            (Serving::No(reason), _) | (_, Some(reason)) => refused(reason),
-            _ if blind => refused("mistral.rs 0.8.1 needs its vision tower, which is not there"),
-            (Serving::Text(_), None) => Ok(false),
-            (Serving::Multimodal(_), None) => Ok(true),
+        let (checkpoint, family, topology) = (model.checkpoint(), model.family(), model.topology());
+        match surgery::refusal(checkpoint, family, topology, self.device.is_cpu()) {
+            None => Ok(matches!(family.serving(topology), Serving::Multimodal(_))),
+            Some(reason) => Err(Error::NotServed {
+                model: model.name.clone(),
+                reason,
+            }),
         }
     }
 }

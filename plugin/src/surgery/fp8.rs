@@ -11,7 +11,7 @@ use safetensors::Dtype;
 use super::{pairs, values};
 
 /// Why the engine cannot run the model, because of its fp8 weights.
-pub fn fp8_refusal(
+pub(super) fn refusal(
     checkpoint: &Checkpoint,
     family: &dyn Family,
     topology: &Topology,

@@ -32,6 +32,7 @@ mod fixture;
 mod fp8;
 mod layout;
 mod pairs;
+mod served;
 mod shard;
 #[cfg(test)]
 mod tests;
@@ -42,13 +43,13 @@ mod write;
 use std::path::Path;
 
 use router_stats::checkpoint::Checkpoint;
-use router_stats::family::{Family, Keep, Serving, Topology};
+use router_stats::family::{Family, Keep, Topology};
 use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
-pub use fp8::fp8_refusal;
 pub use layout::Layout;
+pub use served::refusal;
 pub use uqff::{Uqff, UqffDevice, UqffWeights};
 
 use crate::plan::ValidPlan;
@@ -278,12 +279,10 @@ impl<'a> Cut<'a> {
     /// Fails if the engine would not take the result and it is written for it.
     fn check_served(&self) -> Result<()> {
         let cpu = matches!(self.layout, Layout::Uqff(uqff) if uqff.device == UqffDevice::Cpu);
-        let refusal = match self.family.serving(self.topology) {
-            _ if !self.layout.is_for_engine() => None,
-            Serving::No(reason) => Some(reason),
-            _ => fp8_refusal(self.checkpoint, self.family, self.topology, cpu),
-        };
-        match refusal {
+        if !self.layout.is_for_engine() {
+            return Ok(());
+        }
+        match refusal(self.checkpoint, self.family, self.topology, cpu) {
             None if matches!(self.layout, Layout::Uqff(_)) => uqff::check(self),
             None => Ok(()),
             Some(reason) => Err(Error::NotServed {

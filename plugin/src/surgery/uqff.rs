@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use candle_core::quantized::GgmlDType;
-use router_stats::family::{Keep, MoeSpec, SCALE_SUFFIX};
+use router_stats::family::{Keep, MoeSpec, Uneven, SCALE_SUFFIX};
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -172,17 +172,6 @@ impl UqffWeights {
     }
 }
 
-/// How layers that keep fewer experts than others are made to look alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Route {
-    /// The router is an artifact.
-    Router,
-    /// The router has a bias.
-    Bias,
-    /// The residual stream gains a channel.
-    Channel,
-}
-
 /// The tensors of the result.
 pub(super) struct Files {
     /// Those of [`RESIDUAL`].
@@ -204,10 +193,10 @@ pub(super) fn files(cut: &Cut<'_>, uqff: Uqff) -> Result<Files> {
         .collect();
     scaled(&mut tensors);
     match route {
-        Route::Router => {}
-        Route::Bias => biased(cut, &mut tensors),
-        Route::Channel if is_uneven(cut) => channel::widen(cut, &mut tensors),
-        Route::Channel => {}
+        Uneven::Router => {}
+        Uneven::Bias => biased(cut, &mut tensors),
+        Uneven::Channel if is_uneven(cut) => channel::widen(cut, &mut tensors),
+        Uneven::Channel => {}
     }
     let artifacts = artifacts::take(cut, uqff, route, &mut tensors)?;
     Ok(Files {
@@ -221,7 +210,7 @@ pub(super) fn spell(cut: &Cut<'_>, config: &mut Value) {
     if let Some(config) = config.as_object_mut() {
         config.remove("quantization_config");
     }
-    if is_uneven(cut) && matches!(route(cut), Ok(Route::Channel)) {
+    if is_uneven(cut) && matches!(route(cut), Ok(Uneven::Channel)) {
         channel::spell(cut.topology, config);
     }
 }
@@ -244,7 +233,7 @@ pub(super) fn check_runs(cut: &Cut<'_>) -> Result<()> {
         device: UqffDevice::Gpu,
     });
     match route(cut)? {
-        Route::Bias | Route::Channel if cut.layout == floats => Err(refused(
+        Uneven::Bias | Uneven::Channel if cut.layout == floats => Err(refused(
             cut,
             "mistral.rs 0.8.1 runs UQFF experts of this family on a GPU only if they are \
              quantised, to q8_0 for one",
@@ -255,16 +244,14 @@ pub(super) fn check_runs(cut: &Cut<'_>) -> Result<()> {
 
 /// # Errors
 /// [`Error::NotServed`]
-fn route(cut: &Cut<'_>) -> Result<Route> {
-    match cut.family.model_type() {
-        "mixtral" => Ok(Route::Router),
-        "deepseek_v3" | "glm4_moe" | "glm4_moe_lite" => Ok(Route::Bias),
-        "qwen3_moe" => Ok(Route::Channel),
-        _ => Err(refused(
+fn route(cut: &Cut<'_>) -> Result<Uneven> {
+    let engine = cut.family.serving(cut.topology).layout();
+    engine.and_then(|engine| engine.uneven).ok_or_else(|| {
+        refused(
             cut,
             "mistral.rs 0.8.1 reads one number of experts for all layers of this family",
-        )),
-    }
+        )
+    })
 }
 
 fn refused(cut: &Cut<'_>, reason: &'static str) -> Error {

@@ -2,7 +2,7 @@
 
 use super::{
     latent, router, Config, EngineLayout, MlpSpec, MoeSpec, NormSpec, RouterRule, Serving,
-    SharedExperts, Topology,
+    SharedExperts, Topology, Uneven,
 };
 use crate::Result;
 
@@ -103,6 +103,10 @@ pub(super) fn serving(topology: &Topology) -> Serving {
         Some(reason) => Serving::No(reason),
         None => Serving::Text(EngineLayout {
             stacked: true,
+            uneven: topology
+                .moes()
+                .any(|moe| moe.router.correction_bias)
+                .then_some(Uneven::Bias),
             ..EngineLayout::default()
         }),
     }

@@ -15,7 +15,7 @@ use super::deepseek::{leading_dense, prediction_layers};
 use super::deepseek_v3::NAMES;
 use super::{
     grouped, rewrite, rope, router, spell, AttentionSpec, Config, EngineLayout, Family,
-    GroupedQuery, Keep, MoeSpec, Names, NormSpec, Pairs, QkNorm, Serving, Topology,
+    GroupedQuery, Keep, MoeSpec, Names, NormSpec, Pairs, QkNorm, Serving, Topology, Uneven,
 };
 use crate::Result;
 
@@ -49,6 +49,7 @@ impl Family for Glm4Moe {
         Serving::Text(EngineLayout {
             stacked: true,
             pairs: Some(Pairs::Adjacent),
+            uneven: Some(Uneven::Bias),
             ..EngineLayout::default()
         })
     }

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::names::COMMON;
 use super::{
     grouped, rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec,
-    MoeSpec, Names, NormSpec, RouterRule, Serving, Topology,
+    MoeSpec, Names, NormSpec, RouterRule, Serving, Topology, Uneven,
 };
 use crate::Result;
 
@@ -45,7 +45,10 @@ impl Family for Mixtral {
 
     fn serving(&self, topology: &Topology) -> Serving {
         match grouped::divides(topology) {
-            true => Serving::Text(EngineLayout::default()),
+            true => Serving::Text(EngineLayout {
+                uneven: Some(Uneven::Router),
+                ..EngineLayout::default()
+            }),
             false => Serving::No(grouped::UNREAD_HEAD_DIM),
         }
     }

@@ -127,8 +127,22 @@ pub struct EngineLayout {
     /// How it pairs rotary dimensions, if otherwise than the model: rows of
     /// the query and key projections are reordered for it.
     pub pairs: Option<Pairs>,
+    /// How layers that keep fewer experts than others can be made to look alike
+    /// to it, if they can.
+    pub uneven: Option<Uneven>,
     /// What it still computes otherwise than the model, in a sentence.
     pub caveat: Option<&'static str>,
+}
+
+/// How layers that keep fewer experts than others are made to look alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uneven {
+    /// The router is read without its shape being checked.
+    Router,
+    /// The router has a bias that closes absent experts.
+    Bias,
+    /// The residual stream gains a channel that does.
+    Channel,
 }
 
 impl Serving {

@@ -13,6 +13,7 @@ use super::names::COMMON;
 use super::{
     grouped, rewrite, rope, router, spell, AttentionSpec, Config, EngineLayout, Family,
     GroupedQuery, Keep, MlpSpec, MoeSpec, Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
+    Uneven,
 };
 use crate::Result;
 
@@ -46,6 +47,7 @@ impl Family for Qwen3Moe {
         }
         Serving::Text(EngineLayout {
             stacked: true,
+            uneven: Some(Uneven::Channel),
             ..EngineLayout::default()
         })
     }

@@ -117,6 +117,7 @@ fn causal_mask(length: usize, window: Option<usize>, device: &Device) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::forward::testing::worst;
 
     fn random(rows: usize, width: usize, seed: f32) -> Tensor {
         let values: Vec<f32> = (0..rows * width)
@@ -155,14 +156,7 @@ mod tests {
             let a = attend(&q, &k, &v, &starts, heads).unwrap();
             let b = attend_tensors(&q, &k, &v, &starts, heads).unwrap();
             assert_eq!(a.dims(), [210, 6 * value_dim]);
-            let worst = (a - b)
-                .unwrap()
-                .abs()
-                .unwrap()
-                .max_all()
-                .unwrap()
-                .to_scalar::<f32>()
-                .unwrap();
+            let worst = worst(&a, &b);
             assert!(worst < 2e-5, "{heads:?}: {worst}");
         }
     }

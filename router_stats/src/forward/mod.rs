@@ -18,6 +18,9 @@ mod rotary;
 mod routing;
 pub(crate) mod rows;
 mod simd;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "only tests call it")]
+mod testing;
 mod weights;
 
 use std::ops::Range;

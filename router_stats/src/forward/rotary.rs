@@ -152,6 +152,7 @@ mod tests {
     use super::*;
     use crate::calibration::Sequences;
     use crate::family::{AttentionSpec, GroupedQuery, RotarySpec};
+    use crate::forward::testing::worst;
 
     fn batch(dim: usize) -> Batch {
         let sequences = Sequences {
@@ -190,14 +191,7 @@ mod tests {
                 for norm in [None, Some(&norm)] {
                     let a = rotate(&x, norm, 1e-6, turn, &batch).unwrap();
                     let b = rotate_tensors(&x, norm, 1e-6, turn, &batch).unwrap();
-                    let worst = (a - b)
-                        .unwrap()
-                        .abs()
-                        .unwrap()
-                        .max_all()
-                        .unwrap()
-                        .to_scalar::<f32>()
-                        .unwrap();
+                    let worst = worst(&a, &b);
                     assert!(worst < 1e-5, "{turn:?}: {worst}");
                 }
             }

@@ -359,6 +359,7 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::forward::testing::worst;
 
     fn random(rows: usize, width: usize, seed: f32) -> Tensor {
         let values: Vec<f32> = (0..rows * width)
@@ -368,14 +369,7 @@ mod tests {
     }
 
     fn assert_close(a: &Tensor, b: &Tensor) {
-        let worst = (a - b)
-            .unwrap()
-            .abs()
-            .unwrap()
-            .max_all()
-            .unwrap()
-            .to_scalar::<f32>()
-            .unwrap();
+        let worst = worst(a, b);
         assert!(worst < 1e-5, "{worst}");
     }
 

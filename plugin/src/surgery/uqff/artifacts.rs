@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use router_stats::family::{MoeSpec, Names, Projection, Projections};
+use router_stats::family::{MoeSpec, Names, Projection, Projections, Uneven};
 use router_stats::Error as StatsError;
 use safetensors::Dtype;
 
 use super::super::layout::{Output, Source};
 use super::super::Cut;
 use super::encode::{self, Form};
-use super::{occupied, refused, Route, Uqff, UqffDevice};
+use super::{occupied, refused, Uqff, UqffDevice};
 use crate::Result;
 
 /// The layer that stands in the place of an absent expert: 1 × 1.
@@ -36,7 +36,7 @@ pub(in crate::surgery) struct Artifact {
 pub(super) fn take(
     cut: &Cut<'_>,
     uqff: Uqff,
-    route: Route,
+    route: Uneven,
     tensors: &mut BTreeMap<String, Output>,
 ) -> Result<Vec<Output>> {
     let mut taker = Taker {
@@ -108,10 +108,10 @@ impl Taker<'_> {
         Ok(())
     }
 
-    fn experts(&mut self, index: usize, layer: usize, moe: &MoeSpec, route: Route) -> Result<()> {
+    fn experts(&mut self, index: usize, layer: usize, moe: &MoeSpec, route: Uneven) -> Result<()> {
         let names = self.names();
         let occupied = occupied(self.cut, layer, moe);
-        if route == Route::Router {
+        if route == Uneven::Router {
             // A choice of experts is not worth the few bytes.
             let router = self.one(&names.in_block(index, names.router))?;
             let form = Form::exact(self.uqff.weights, self.uqff.float());
