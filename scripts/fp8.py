@@ -57,7 +57,7 @@ def dequantise_tensors(tensors, block):
 
 @contextlib.contextmanager
 def readable(path):
-    """A directory that transformers opens on a CPU: `path`, or a temporary one beside it."""
+    """A directory that transformers opens on a CPU: `path`, or a temporary copy."""
     path = pathlib.Path(path)
     config = json.loads((path / "config.json").read_text())
     quantised = config.pop("quantization_config", None)

@@ -4,6 +4,7 @@ mod diff;
 
 use std::path::{Path, PathBuf};
 
+use prune_eval::EvalOptions;
 use router_stats::stats::Stats;
 
 use super::args::{surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
@@ -53,7 +54,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "NAME=WEIGHT", value_parser = parse_weight)]
     domain_weight: Vec<(String, f64)>,
 
-    /// Seed of criteria that draw at random
+    /// Seed of criteria that draw at random and of the order of documents
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
@@ -114,6 +115,10 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         let evaluation = EvaluationOptions {
             tokens: args.evaluation.eval_tokens,
             seed: args.seed,
+            options: EvalOptions {
+                seed: args.seed,
+                ..EvalOptions::default()
+            },
             ..EvaluationOptions::default()
         };
         let limit = LossLimit {
@@ -177,12 +182,13 @@ fn save(plan: &Plan, path: &Path, console: &Console) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `reap-0.5.plan.json`, `reap-knapsack-balanced-0.5-drop2.plan.json`: all that
-/// tells families in one folder apart.
+/// `reap-0.5.plan.json`, `reap-knapsack-balanced-0.5-drop2.plan.json`: the
+/// method and the budget.
 fn file_name(plan: &Plan) -> PathBuf {
     let Method {
         criterion,
         allocator,
+        layer_criterion,
         asked,
         constraints,
         ..
@@ -204,7 +210,13 @@ fn file_name(plan: &Plan) -> PathBuf {
         Some(LayerBudget::Fraction(fraction)) => format!("-drop{fraction}"),
         None => String::new(),
     };
-    format!("{name}-{budget}{drop}.plan.json").into()
+    let by = match asked.layers {
+        Some(_) if *layer_criterion != PlanOptions::default().layer_criterion => {
+            format!("-{layer_criterion}")
+        }
+        _ => String::new(),
+    };
+    format!("{name}-{budget}{drop}{by}.plan.json").into()
 }
 
 /// One line per plan: its size, and what the worst domain keeps of its expert

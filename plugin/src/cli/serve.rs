@@ -189,7 +189,9 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         }
         console.text(&format!("\n{}\n", table(server.outcome())));
         if let Some(caveat) = server.outcome().caveat {
-            console.hint(&format!("{caveat}; the loss above is the model's"));
+            let measured = server.outcome().report.is_some();
+            let whose = if measured { "; the loss above is the model's" } else { "" };
+            console.hint(&format!("{caveat}{whose}"));
         }
         console.report("Serving", &format!("{id} at http://{address}"));
         console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /v1/models");

@@ -154,7 +154,14 @@ impl Job {
                         let stats = measured.read()?;
                         within_loss(&model, &stats, options, limit, cache, reporter)?
                     }
-                    _ => decide(&model, &measured, options, cache, reporter)?,
+                    (Some(most), None) => {
+                        return Err(Error::Option {
+                            option: "--max-loss",
+                            expected: "an evaluation to measure it".to_owned(),
+                            found: format!("{most} without one"),
+                        })
+                    }
+                    (None, _) => decide(&model, &measured, options, cache, reporter)?,
                 };
                 (plan, Some(texts))
             }

@@ -67,6 +67,9 @@ pub fn within_loss(
         *(if accepted { &mut within } else { &mut beyond }) = Some(said);
         Ok(accepted)
     })?;
+    if within.is_none() && options.drop_layers.is_some() {
+        reporter.hint("the dropped layers alone may exceed --max-loss; no expert goes");
+    }
     let within = within.unwrap_or_else(|| "every expert".to_owned());
     let beyond = beyond.map_or_else(String::new, |it| {
         format!("; beyond --max-loss {}: {it}", limit.most)

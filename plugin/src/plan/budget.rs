@@ -74,9 +74,7 @@ impl ExpertBudget {
                 });
             }
         }
-        let largest = (0..topology.layers())
-            .filter_map(|layer| topology.moe(layer))
-            .max_by_key(|moe| moe.experts);
+        let largest = topology.moes().max_by_key(|moe| moe.experts);
         match (largest, kept == experts) {
             (Some(largest), true) if self.removes(largest.experts) => Err(Error::NoExpertRemoved {
                 budget: self,

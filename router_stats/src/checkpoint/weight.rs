@@ -101,7 +101,7 @@ impl<'a> Weight<'a> {
             return Ok(());
         }
         let values = scales.read()?;
-        // Rows that one scale per block of columns serves.
+        // One row, by the scales of its line of blocks.
         let row = |index: usize, data: &[u8], out: &mut [f32]| {
             let across = scales.tensor.shape[1];
             let first = index / scales.block[0] * across;
@@ -125,7 +125,10 @@ impl<'a> Weight<'a> {
                 .map(|(index, (data, out))| row(index, data, out))
                 .reduce(|| true, |left, right| left & right)
         };
-        match out.iter().position(|value| !finite && !value.is_finite()) {
+        if finite {
+            return Ok(());
+        }
+        match out.iter().position(|value| !value.is_finite()) {
             None => Ok(()),
             Some(index) => Err(self.tensor.not_finite(index, out[index])),
         }

@@ -42,10 +42,7 @@ pub(super) fn groups(
     if chosen == count {
         return Ok(None);
     }
-    let least = match score {
-        GroupScore::Best => 1,
-        GroupScore::BestTwo => 2,
-    };
+    let least = score.values();
     if !experts.is_multiple_of(count) || experts / count < least {
         let expected = format!("a divisor of {experts} experts that leaves {least} in each group");
         return Err(config.error("n_group", &expected));

@@ -231,13 +231,14 @@ impl Model {
             true => names.embedding,
             false => names.head,
         };
-        Ok(Head {
-            weight: load(name, &[vocab, hidden])?,
-            bias: match self.topology.head_bias {
-                true => Some(load(&Names::bias_of(names.head), &[vocab])?),
-                false => None,
-            },
-        })
+        let bias = match self.topology.head_bias {
+            true => Some(load(&Names::bias_of(names.head), &[vocab])?),
+            false => None,
+        };
+        Ok(Head(weights::Linear::new(
+            load(name, &[vocab, hidden])?,
+            bias,
+        )))
     }
 
     /// Logits [n, V] of final-norm hidden states [n, H].
@@ -245,11 +246,7 @@ impl Model {
     /// # Errors
     /// Only if shapes disagree.
     pub fn logits(&self, head: &Head, hidden: &Tensor) -> Result<Tensor> {
-        let logits = hidden.matmul(&head.weight.t()?)?;
-        Ok(match &head.bias {
-            None => logits,
-            Some(bias) => logits.broadcast_add(bias)?,
-        })
+        head.0.forward(hidden)
     }
 }
 
@@ -271,11 +268,6 @@ fn check_tensors(
     Ok(())
 }
 
-/// What turns final-norm hidden states into logits.
+/// What turns final-norm hidden states [n, H] into logits [n, V].
 #[derive(Debug)]
-pub struct Head {
-    /// [V, H]
-    weight: Tensor,
-    /// [V]
-    bias: Option<Tensor>,
-}
+pub struct Head(weights::Linear);

@@ -101,7 +101,7 @@ pub fn route(
                 }
             }
             finish(rule, gates);
-            fall(chosen, gates);
+            sort_by_gate(chosen, gates);
         });
     group_by_expert(k, experts, chosen, gates, logits)
 }
@@ -177,7 +177,7 @@ fn finish(rule: &RouterRule, gates: &mut [f32]) {
 }
 
 /// Orders one row by falling gate value; equal ones stay in order.
-fn fall(chosen: &mut [u32], gates: &mut [f32]) {
+fn sort_by_gate(chosen: &mut [u32], gates: &mut [f32]) {
     for sorted in 1..gates.len() {
         let mut place = sorted;
         while place > 0 && gates[place - 1] < gates[place] {

@@ -33,6 +33,10 @@ pub(super) struct Linear {
 }
 
 impl Linear {
+    pub(super) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
+        Self { weight, bias }
+    }
+
     /// Reads `{module}.weight` [out, in] and, if asked, `{module}.bias` [out].
     pub(super) fn load(
         checkpoint: &Checkpoint,
@@ -45,7 +49,7 @@ impl Linear {
         let bias = bias
             .then(|| load(checkpoint, &format!("{module}.bias"), &shape[..1], device))
             .transpose()?;
-        Ok(Self { weight, bias })
+        Ok(Self::new(weight, bias))
     }
 
     /// [n, in] → [n, out]

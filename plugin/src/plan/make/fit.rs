@@ -113,8 +113,8 @@ fn removes_experts(plan: &ValidPlan) -> bool {
 
 /// Numbers of experts that every layer can keep, the upper end excluded.
 fn bounds(topology: &Topology) -> (usize, usize) {
-    let moes = || (0..topology.layers()).filter_map(|layer| topology.moe(layer));
-    let floor = moes().map(|moe| moe.router.floor()).max().unwrap_or(0);
-    let most = moes().map(|moe| moe.experts).min().unwrap_or(0);
+    let floors = topology.moes().map(|moe| moe.router.floor());
+    let floor = floors.max().unwrap_or(0);
+    let most = topology.moes().map(|moe| moe.experts).min().unwrap_or(0);
     (floor, most + 1)
 }

@@ -57,7 +57,7 @@ pub enum GroupScore {
 
 impl GroupScore {
     /// How many scores of a group it takes.
-    fn values(self) -> usize {
+    pub(in crate::family) fn values(self) -> usize {
         match self {
             Self::Best => 1,
             Self::BestTwo => 2,
