@@ -1,24 +1,24 @@
 #!/usr/bin/env python3
-"""Trains a small Qwen3-MoE language model from text, the kind that models/demo/ holds.
+"""Trains a small MoE language model from text, the kind that models/demo/ holds.
 
-What: trains a byte-level BPE tokenizer, then transformers' own Qwen3MoeForCausalLM with next-token
-    loss plus a load-balance loss per layer (Switch Transformers, arXiv 2101.03961, eq. 4), AdamW and
-    a warmup-stable-decay schedule, until a step or wall-clock budget is spent. Prints held-out loss
-    per domain. Writes to OUT/:
-      tokenizer.json, tokens/<domain>.<split>.npy    made once, kept
+What: trains a byte-level BPE tokenizer, then transformers' own model of a family (trainable.py) with
+    next-token loss plus a load-balance loss per layer (Switch Transformers, arXiv 2101.03961, eq. 4), Muon
+    for hidden matrices, AdamW for the rest and a warmup-stable-decay schedule, until a step or wall-clock
+    budget is spent. Prints held-out loss per domain. Writes to OUT/:
+      tokenizer.json, tokens/<domain>.<split>.npy    made once, kept; bring your own tokenizer.json if you like
       state.pt                                       to continue from after Ctrl-C or a crash (--resume)
       export/                                        bf16 checkpoint in Hugging Face layout
     The export is read back and its logits compared with the trained model's, rounded to bf16.
     On a GPU the forward pass runs in bf16 autocast, on a CPU in f32.
 Usage: python scripts/train_demo.py OUT --data DATA --minutes 80
        python scripts/train_demo.py OUT --data DATA --steps 2000 --domains stories=1 python=2 --resume
+       python scripts/train_demo.py OUT --data DATA --minutes 80 --family deepseek_v2 --experts 32 --top-k 4
     DATA holds <domain>/train.txt and <domain>/valid.txt, documents separated by a line
     `<|endoftext|>`. Documents that begin with `User: ` become chat turns of the model's template.
 Needs: scripts/requirements.txt.
 """
 
 import argparse
-import math
 import pathlib
 import re
 import signal
@@ -28,17 +28,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
-import experts
 import layout
+from muon import Muon
+from trainable import BALANCE_WEIGHT, FAMILIES, Trainable
 
 WARMUP_STEPS = 50
 DECAY_FROM = 0.5  # share of the budget after which the learning rate falls linearly
 FINAL_RATE = 0.02
-BALANCE_WEIGHT = 0.01
 CLIP_NORM = 1.0
+MUON_RATE = 2.5  # relative to AdamW's
 
 
 # --- text -----------------------------------------------------------------------------------------
@@ -111,43 +111,13 @@ def batch(streams, weights, size, length, seed, step):
 # --- model ----------------------------------------------------------------------------------------
 
 
-def new_model(args, vocab):
-    config = layout.model_config(
-        "qwen3_moe", head_dim=args.head_dim, hidden_size=args.hidden, intermediate_size=args.intermediate * args.top_k,
-        max_position_embeddings=2048, max_window_layers=args.layers, moe_intermediate_size=args.intermediate,
-        num_attention_heads=args.heads, num_experts=args.experts, num_experts_per_tok=args.top_k,
-        num_hidden_layers=args.layers, num_key_value_heads=args.kv_heads, pad_token_id=layout.END_OF_TEXT,
-        rope_theta=10000.0, tie_word_embeddings=True, torch_dtype="bfloat16", vocab_size=vocab,
-    )  # fmt: skip
-    experts.register()
-    fields = {key: value for key, value in config.items() if key not in ("model_type", "torch_dtype")}
-    model = Qwen3MoeForCausalLM._from_config(Qwen3MoeConfig(**fields), experts_implementation="sorted")
-    with torch.no_grad():  # keep the residual stream's variance independent of depth
-        for layer in model.model.layers:
-            layer.self_attn.o_proj.weight /= math.sqrt(2 * args.layers)
-            layer.mlp.experts.down_proj /= math.sqrt(2 * args.layers)
-    return model, config
-
-
-def balance_loss(router_logits, top_k):
-    """E * sum over experts of (share of tokens routed) * (mean probability); 1 if perfectly even."""
-    losses = []
-    for logits in router_logits:
-        probabilities = logits.float().softmax(-1)
-        chosen = probabilities.topk(top_k, dim=-1).indices.flatten()
-        share = torch.bincount(chosen, minlength=logits.shape[-1]) / len(chosen)
-        losses.append(logits.shape[-1] * (share * probabilities.mean(0)).sum())
-    return torch.stack(losses).mean()
-
-
-def next_token_loss(model, windows):
-    output = model(input_ids=windows[:, :-1], use_cache=False, output_router_logits=True)
-    loss = F.cross_entropy(output.logits.flatten(0, 1).float(), windows[:, 1:].flatten())
-    return loss, output.router_logits
+def next_token_loss(trainable, windows):
+    logits = trainable.logits(windows[:, :-1])
+    return F.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].flatten())
 
 
 @torch.inference_mode()
-def held_out(model, streams, names, length, device, autocast, tokens):
+def held_out(trainable, streams, names, length, device, autocast, tokens):
     """Mean loss in nats per token on the first `tokens` held-out tokens of every domain."""
     losses = {}
     for name, stream in zip(names, streams):
@@ -157,14 +127,14 @@ def held_out(model, streams, names, length, device, autocast, tokens):
         total = 0.0
         for part in windows.split(16):
             with autocast():
-                total += next_token_loss(model, part.to(device))[0].item() * len(part)
+                total += next_token_loss(trainable, part.to(device)).item() * len(part)
         losses[name] = total / len(windows)
     return losses
 
 
 def export(model, config, out):
     """bf16 checkpoint in Hugging Face layout; returns the largest logit difference after reading it back."""
-    rounded = Qwen3MoeForCausalLM(model.config).eval()
+    rounded = type(model)(model.config).eval()
     rounded.load_state_dict({k: v.to("cpu", torch.bfloat16).float() for k, v in model.state_dict().items()})
     ids = torch.arange(64)[None] * 37 % config["vocab_size"]
     with torch.inference_mode():
@@ -177,7 +147,7 @@ def export(model, config, out):
     })  # fmt: skip
     layout.write_tokenizer_config(out / "export", config["max_position_embeddings"])
     (out / "export" / "tokenizer.json").write_bytes((out / "tokenizer.json").read_bytes())
-    read_back = Qwen3MoeForCausalLM.from_pretrained(out / "export", dtype=torch.float32).eval()
+    read_back = type(model).from_pretrained(out / "export", dtype=torch.float32).eval()
     with torch.inference_mode():
         return (read_back(ids).logits - expected).abs().max().item()
 
@@ -185,11 +155,18 @@ def export(model, config, out):
 # --- training -------------------------------------------------------------------------------------
 
 
-def optimizer(model, rate):
-    matrices = [p for p in model.parameters() if p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.ndim < 2]
+def optimizers(model, rate):
+    """Muon for matrices between hidden states, AdamW for embeddings, routers and vectors."""
+    hidden, matrices, vectors = [], [], []
+    for name, weight in model.named_parameters():
+        if weight.ndim < 2:
+            vectors.append(weight)
+        elif "embed" in name or "lm_head" in name or name.endswith("gate.weight"):
+            matrices.append(weight)
+        else:
+            hidden.append(weight)
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+    return Muon(hidden, lr=MUON_RATE * rate), torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
 
 
 def rate_factor(step, progress):
@@ -218,6 +195,7 @@ def arguments():
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, help="CPU threads (default: torch's)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--family", choices=FAMILIES, default="qwen3_moe")
     parser.add_argument("--vocab", type=int, default=4096)
     parser.add_argument("--hidden", type=int, default=192)
     parser.add_argument("--layers", type=int, default=8)
@@ -227,6 +205,8 @@ def arguments():
     parser.add_argument("--experts", type=int, default=16)
     parser.add_argument("--top-k", type=int, default=2)
     parser.add_argument("--intermediate", type=int, default=96, help="width of an expert")
+    parser.add_argument("--shared", type=int, default=1, help="shared experts, in families that have them")
+    parser.add_argument("--scaling", type=float, default=1.0, help="factor on gate values, in families that have it")
     parser.add_argument("--batch", type=int, default=32, help="sequences per step")
     parser.add_argument("--seq-len", type=int, default=256)
     parser.add_argument("--rate", type=float, default=3e-3, help="peak learning rate")
@@ -256,14 +236,18 @@ def main():
     train, valid = ([token_stream(args.out, args.data, n, s, tokenizer) for n in names] for s in ("train", "valid"))
     print(f"training tokens {sum(map(len, train)):,}: {dict(zip(names, map(len, train)))}", flush=True)
 
-    model, config = new_model(args, tokenizer.get_vocab_size())
-    model.to(args.device)
-    adamw = optimizer(model, args.rate)
+    config = FAMILIES[args.family](args, tokenizer.get_vocab_size())
+    trainable = Trainable(config)
+    model = trainable.model.to(args.device)
+    both = optimizers(model, args.rate)
+    for group in (group for one in both for group in one.param_groups):
+        group["initial_lr"] = group["lr"]
     step, elapsed = 0, 0.0
     if args.resume:
         state = torch.load(args.out / "state.pt", map_location=args.device, weights_only=True)
         model.load_state_dict(state["model"])
-        adamw.load_state_dict(state["optimizer"])
+        for one, saved_state in zip(both, state["optimizers"]):
+            one.load_state_dict(saved_state)
         step, elapsed = state["step"], state["elapsed"]
     print(f"{sum(p.numel() for p in model.parameters()):,} parameters, {args.device}, from step {step}", flush=True)
 
@@ -271,11 +255,11 @@ def main():
         return torch.autocast("cuda", torch.bfloat16, enabled=args.device.startswith("cuda"))
 
     def save():
-        save_state(args.out / "state.pt", model=model.state_dict(), optimizer=adamw.state_dict(), step=step,
-                   elapsed=elapsed)  # fmt: skip
+        save_state(args.out / "state.pt", model=model.state_dict(), step=step, elapsed=elapsed,
+                   optimizers=[one.state_dict() for one in both])  # fmt: skip
 
     def evaluate(tokens):
-        losses = held_out(model, valid, names, args.seq_len, args.device, autocast, tokens)
+        losses = held_out(trainable, valid, names, args.seq_len, args.device, autocast, tokens)
         print("held-out loss: " + ", ".join(f"{n} {v:.3f}" for n, v in losses.items()), flush=True)
 
     stop = []
@@ -286,16 +270,18 @@ def main():
         progress = step / args.steps if args.steps else elapsed / (60 * args.minutes)
         if progress >= 1:
             break
-        for group in adamw.param_groups:
-            group["lr"] = args.rate * rate_factor(step, progress)
+        for group in (group for one in both for group in one.param_groups):
+            group["lr"] = group["initial_lr"] * rate_factor(step, progress)
         windows = batch(train, weights, args.batch, args.seq_len, args.seed, step).to(args.device)
         with autocast():
-            loss, router_logits = next_token_loss(model, windows)
-            balance = balance_loss(router_logits, args.top_k)
-        (loss + BALANCE_WEIGHT * balance).backward()
+            loss = next_token_loss(trainable, windows)
+            balance = trainable.balance_loss()
+        (loss + BALANCE_WEIGHT[trainable.kind] * balance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
-        adamw.step()
-        adamw.zero_grad(set_to_none=True)
+        for one in both:
+            one.step()
+        trainable.balance_biases()
+        model.zero_grad(set_to_none=True)
         step += 1
         if step % args.log_every == 0:
             speed = step * args.batch * args.seq_len / (time.monotonic() - begun)
