@@ -13,11 +13,18 @@ mod metric;
 mod multiple_choice;
 mod partial;
 mod record;
+mod run;
+mod set;
+mod synthetic;
 mod worked_answer;
 
 use std::fmt::Debug;
 
 use serde_json::Value;
+
+pub use run::{run_task, run_tasks, TaskOutcomes};
+pub use set::TaskSet;
+pub use synthetic::{Generator, GENERATORS};
 
 use crate::backend::Generation;
 use crate::evaluator::Metric;
