@@ -307,4 +307,4 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a String>) -> Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
