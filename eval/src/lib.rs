@@ -19,5 +19,5 @@ mod student;
 
 pub use compare::Estimate;
 pub use error::{Error, Result};
-pub use evaluate::{evaluate, EvalOptions, Variant};
+pub use evaluate::{evaluate, EvalOptions, Evaluation, Variant};
 pub use report::Report;
