@@ -132,11 +132,7 @@ impl<'a> Evaluation<'a> {
     /// # Errors
     /// [`Error::Vocabulary`](crate::Error::Vocabulary); `NonFinite` for a model that does not
     /// predict; otherwise what running a checkpoint can give.
-    pub fn measure(
-        &mut self,
-        variant: &Variant<'_>,
-        progress: &dyn Progress,
-    ) -> Result<Measured> {
+    pub fn measure(&mut self, variant: &Variant<'_>, progress: &dyn Progress) -> Result<Measured> {
         check::vocabulary(self.reference, variant)?;
         self.pass(variant, progress, 0, 1)
     }

@@ -4,7 +4,7 @@ use super::*;
 
 /// A report on two domains; variants lose `losses` nats per token, and a
 /// little more on some sequences than on others.
-pub(super) fn sample(losses: &[(&str, f64)]) -> Report {
+pub(crate) fn sample(losses: &[(&str, f64)]) -> Report {
     let names = ["code", "math", "empty"];
     let sequences = 24u32;
     let predictions = Predictions {
