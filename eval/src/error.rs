@@ -243,6 +243,10 @@ impl Error {
             Self::ReportFile { .. } | Self::ReportVersion { .. } => {
                 "run `eval` again with this version"
             }
+            Self::TaskFile { .. } => {
+                "a line holds query, choices, gold; contexts, continuation, gold; context, \
+                 continuation; question, answer; or prompt, answer"
+            }
             Self::Backend {
                 advice: Some(advice),
                 ..

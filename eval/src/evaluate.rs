@@ -10,6 +10,7 @@ use router_stats::calibration::Sequences;
 use router_stats::family::Keep;
 use router_stats::forward::{Head, Model};
 use router_stats::progress::Progress;
+use router_stats::size::Size;
 
 use crate::compare::{Bootstrap, CONFIDENCE, RESAMPLES};
 use crate::evaluator::EVALUATORS;
@@ -167,8 +168,10 @@ impl<'a> Evaluation<'a> {
         passes: usize,
     ) -> Result<Measured> {
         let hidden = hidden_states(variant, self.sequences, &self.options, progress)?;
-        // A masked model has the head of the original, which may be large.
-        let own = if std::ptr::eq(variant.model, self.reference.model) {
+        // A masked or quantised model has the head of the original, which may
+        // be large.
+        let original = self.reference.model.checkpoint();
+        let own = if std::ptr::eq(variant.model.checkpoint(), original) {
             None
         } else {
             Some(variant.model.head()?)
@@ -240,13 +243,22 @@ fn measured(
             (evaluator.name().to_owned(), column.collect())
         })
         .collect();
+    let model = variant.model;
+    let everything = Keep::all(model.topology());
+    let keep = variant.keep.as_ref().unwrap_or(&everything);
+    let size = Size::quantized(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        keep,
+        model.quantization(),
+    )?;
     Ok(Measured {
         name: variant.name.clone(),
-        fingerprint: variant.model.checkpoint().fingerprint()?,
-        masked: variant
-            .keep
-            .as_ref()
-            .is_some_and(|keep| !keep.is_identity(variant.model.topology())),
+        fingerprint: model.checkpoint().fingerprint()?,
+        masked: !keep.is_identity(model.topology()),
+        quantization: model.quantization(),
+        bytes: Some(size.bytes),
         all: BTreeMap::new(),
         domains: BTreeMap::new(),
         sums,

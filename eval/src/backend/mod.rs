@@ -5,6 +5,7 @@
 //! continuations. It owns how a model is run. It does not own how text becomes
 //! requests ([`Encoder`]), nor what is asked ([`crate::task`]).
 
+mod native;
 mod pair;
 mod stop;
 #[cfg(test)]
@@ -13,10 +14,11 @@ pub(crate) mod testing;
 use router_stats::progress::Progress;
 use tokenizers::Tokenizer;
 
+pub use native::Native;
 pub use pair::{Encoder, Pair};
 pub use stop::before_stop;
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// One token of a scored sequence, given all before it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -86,4 +88,19 @@ pub trait Backend {
     /// # Errors
     /// What running the model can give, an interruption included.
     fn generate(&mut self, prompts: &[Prompt], progress: &dyn Progress) -> Result<Vec<Generation>>;
+}
+
+/// Refuses a token list that is too short to run.
+fn at_least<'a>(least: usize, lists: impl Iterator<Item = &'a Vec<u32>>) -> Result<()> {
+    for (index, tokens) in lists.enumerate() {
+        if tokens.len() < least {
+            return Err(Error::Backend {
+                name: format!("sequence {index}"),
+                expected: format!("at least {least} tokens"),
+                found: tokens.len().to_string(),
+                advice: None,
+            });
+        }
+    }
+    Ok(())
 }

@@ -10,6 +10,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use router_stats::forward::Quantization;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use file::check_sums;
@@ -92,6 +93,12 @@ pub struct Model {
     pub fingerprint: String,
     /// Whether experts or layers of that checkpoint were masked.
     pub masked: bool,
+    /// What its weights were rounded through, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+    /// Bytes of its weights, if they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Of the domains mixed by weight.
     pub all: Estimates,
     /// Of each domain that has text.

@@ -2,6 +2,8 @@
 //!
 //! One block per metric, models down, domains across.
 
+mod sizes;
+
 use std::fmt::Write;
 
 use super::format::{cell, length, number, padded, rounded, short, shortened, thousands, wrap};
@@ -122,6 +124,7 @@ impl Report {
         let mut blocks: Vec<Block> = shown.map(|(_, metric)| self.block(metric)).collect();
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
+        blocks.extend(self.sizes());
         blocks
     }
 

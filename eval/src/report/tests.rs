@@ -26,6 +26,8 @@ pub(crate) fn sample(losses: &[(&str, f64)]) -> Report {
         name: name.to_owned(),
         fingerprint: format!("{:064x}", name.len()),
         masked: name != "original",
+        quantization: None,
+        bytes: None,
         all: Estimates::new(),
         domains: BTreeMap::new(),
         sums: sums

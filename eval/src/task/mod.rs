@@ -6,19 +6,38 @@
 //! answers are worth. Models are run by a [`Backend`](crate::backend::Backend);
 //! intervals belong to [`crate::compare`].
 
+mod exact_match;
+mod last_word;
+mod looped;
+mod metric;
 mod multiple_choice;
+mod partial;
 mod record;
+mod run;
+mod set;
+mod synthetic;
+mod worked_answer;
 
 use std::fmt::Debug;
 
 use serde_json::Value;
+
+pub use run::{run_task, run_tasks, TaskOutcomes};
+pub use set::TaskSet;
+pub use synthetic::{Generator, GENERATORS};
 
 use crate::backend::Generation;
 use crate::evaluator::Metric;
 use crate::Result;
 
 /// Every kind of task of this build. The first that reads a record is taken.
-pub const TASKS: &[&dyn Task] = &[&multiple_choice::MultipleChoice];
+pub const TASKS: &[&dyn Task] = &[
+    &multiple_choice::MultipleChoice,
+    &partial::Partial,
+    &last_word::LastWord,
+    &worked_answer::WorkedAnswer,
+    &exact_match::ExactMatch,
+];
 
 /// One question to a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

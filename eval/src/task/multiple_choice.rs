@@ -15,13 +15,11 @@
 //! characters (bytes are the separate `acc_bytes`); the delimiter is
 //! `target_delimiter: " "`.
 
-use std::f64::consts::LN_2;
-
 use serde_json::Value;
 
-use super::record::{index, scores, text, texts};
-use super::{Answer, Request, Task};
-use crate::evaluator::{Metric, Statistic, Unit};
+use super::record::{bits_per_byte, index, scores, text, texts};
+use super::{metric, Answer, Request, Task};
+use crate::evaluator::Metric;
 use crate::Result;
 
 /// Stands between a query and a choice.
@@ -32,27 +30,9 @@ const DELIMITER: &str = " ";
 pub(super) struct MultipleChoice;
 
 const METRICS: &[Metric] = &[
-    Metric {
-        name: "acc",
-        title: "accuracy",
-        unit: Unit::Percent,
-        higher_is_better: true,
-        statistic: Statistic::Proportion,
-    },
-    Metric {
-        name: "acc_norm",
-        title: "accuracy by log-likelihood per character",
-        unit: Unit::Percent,
-        higher_is_better: true,
-        statistic: Statistic::Proportion,
-    },
-    Metric {
-        name: "gold_bits_per_byte",
-        title: "bits per byte of the gold choice",
-        unit: Unit::Bits,
-        higher_is_better: false,
-        statistic: Statistic::Mean,
-    },
+    metric::ACCURACY,
+    metric::share("acc_norm", "accuracy by log-likelihood per character", true),
+    metric::GOLD_BITS,
 ];
 
 impl Task for MultipleChoice {
@@ -91,11 +71,11 @@ impl Task for MultipleChoice {
             .zip(&choices)
             .map(|(score, choice)| score.ln_p / choice.chars().count() as f64);
         let hit = |best: usize| f64::from(u8::from(best == gold));
-        let bytes = (DELIMITER.len() + choices[gold].len()) as f64;
+        let continuation = format!("{DELIMITER}{}", choices[gold]);
         Ok(vec![
             hit(first_largest(plain)),
             hit(first_largest(normal)),
-            -scores[gold].ln_p / (LN_2 * bytes),
+            bits_per_byte(scores[gold].ln_p, &continuation),
         ])
     }
 
@@ -117,6 +97,8 @@ pub(super) fn first_largest(values: impl Iterator<Item = f64>) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::f64::consts::LN_2;
+
     use serde_json::json;
 
     use super::*;

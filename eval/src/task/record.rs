@@ -1,5 +1,7 @@
 //! Fields of a record, and answers of the right kind.
 
+use std::f64::consts::LN_2;
+
 use serde_json::Value;
 
 use super::Answer;
@@ -13,7 +15,6 @@ const SHOWN: usize = 40;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Scored {
     pub(super) ln_p: f64,
-    pub(super) tokens: usize,
     pub(super) greedy: bool,
 }
 
@@ -71,15 +72,7 @@ pub(super) fn scores(answers: &[Answer], count: usize) -> Result<Vec<Scored>> {
     let scores: Vec<Scored> = answers
         .iter()
         .filter_map(|answer| match *answer {
-            Answer::Score {
-                ln_p,
-                tokens,
-                greedy,
-            } => Some(Scored {
-                ln_p,
-                tokens,
-                greedy,
-            }),
+            Answer::Score { ln_p, greedy, .. } => Some(Scored { ln_p, greedy }),
             Answer::Generation(_) => None,
         })
         .collect();
@@ -89,12 +82,19 @@ pub(super) fn scores(answers: &[Answer], count: usize) -> Result<Vec<Scored>> {
     Err(mismatch(&format!("{count} scores"), answers))
 }
 
-/// The answer to the only request, which was to generate.
-pub(super) fn generation(answers: &[Answer]) -> Result<&Generation> {
+/// Answers to a request to generate and one to score.
+pub(super) fn generation_and_score(answers: &[Answer]) -> Result<(&Generation, Scored)> {
     match answers {
-        [Answer::Generation(generation)] => Ok(generation),
-        _ => Err(mismatch("1 generation", answers)),
+        [Answer::Generation(generation), score] => {
+            Ok((generation, scores(std::slice::from_ref(score), 1)?[0]))
+        }
+        _ => Err(mismatch("1 generation and 1 score", answers)),
     }
+}
+
+/// −ln p / (ln 2 · bytes of the text).
+pub(super) fn bits_per_byte(ln_p: f64, text: &str) -> f64 {
+    -ln_p / (LN_2 * text.len() as f64)
 }
 
 /// An error that shows the beginning of what was found.
