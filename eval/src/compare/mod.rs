@@ -7,21 +7,24 @@
 mod bootstrap;
 mod holm;
 mod sign;
+mod spread;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use bootstrap::percentile;
 pub use bootstrap::{Bootstrap, Cluster, Resampled, CONFIDENCE, RESAMPLES};
 pub use holm::holm;
 pub use sign::sign_test;
+pub(crate) use spread::Spread;
 
 /// A value and the interval around it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Estimate {
-    /// From all sequences.
+    /// From the whole text.
     pub value: f64,
-    /// Lower end of the interval; absent where a domain has a single
-    /// sequence, whose sampling error nothing tells.
+    /// Lower end of the interval; absent where a domain has the text of a
+    /// single document, whose sampling error nothing tells.
     pub low: Option<f64>,
     /// Upper end; present if `low` is.
     pub high: Option<f64>,

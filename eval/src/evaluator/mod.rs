@@ -5,6 +5,7 @@
 //! are reported of its mean; intervals belong to [`crate::compare`].
 
 mod agreement;
+mod divergence;
 mod perplexity;
 
 use crate::distribution::Prediction;
@@ -15,6 +16,7 @@ pub const EVALUATORS: &[&dyn Evaluator] = &[
     &perplexity::Perplexity,
     &agreement::Top1,
     &agreement::Overlap,
+    &divergence::Divergence,
 ];
 
 /// Turns predictions into outcomes, one number per token.
@@ -104,6 +106,15 @@ impl Statistic {
         }
     }
 
+    /// The linear part that [`transform`](Self::transform) takes to `metric`.
+    pub fn contrast_of(self, metric: f64) -> f64 {
+        match self {
+            Self::Mean | Self::Difference | Self::Proportion => metric,
+            Self::Exp => metric.ln(),
+            Self::Ratio => metric.ln_1p(),
+        }
+    }
+
     /// The increasing function that takes the linear part to the metric.
     pub fn transform(self, contrast: f64) -> f64 {
         match self {
@@ -182,7 +193,12 @@ mod tests {
             let outcome = evaluator.outcome(&prediction);
             assert!(outcome.is_finite());
             if evaluator.against_reference() {
-                assert!((outcome - 1.0).abs() < 1e-6, "{}", evaluator.name());
+                let perfect = f64::from(u8::from(evaluator.metrics()[0].higher_is_better));
+                assert!(
+                    (outcome - perfect).abs() < 1e-6,
+                    "{}: {outcome}",
+                    evaluator.name()
+                );
             }
         }
     }
@@ -192,6 +208,8 @@ mod tests {
         use Statistic::{Difference, Exp, Mean, Proportion, Ratio};
         for statistic in [Mean, Proportion, Exp, Difference, Ratio] {
             assert!(statistic.transform(0.3) < statistic.transform(0.4));
+            let there = statistic.contrast_of(statistic.transform(0.3));
+            assert!((there - 0.3).abs() < 1e-12);
             assert!(statistic.paired().is_paired());
             assert_eq!(
                 statistic
