@@ -4,6 +4,7 @@
 //! its variants can be compared later without running a model. It owns the
 //! numbers and their provenance; [`Report::write`] stores them, [`Report::to_text`] prints them.
 
+mod comparison;
 mod file;
 mod format;
 mod table;
@@ -12,6 +13,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use comparison::{Comparison, PValue};
 pub use format::thousands;
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
@@ -19,7 +21,7 @@ use crate::evaluator::{self, Statistic, EVALUATORS};
 use crate::{Error, Result};
 
 /// Version of the file format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Metric → estimate.
 pub type Estimates = BTreeMap<String, Estimate>;
@@ -36,6 +38,9 @@ pub struct Report {
     pub reference: Model,
     /// What it is compared with, in the order asked for.
     pub variants: Vec<Model>,
+    /// Which differences chance explains: every variant against the reference,
+    /// then against the best variant, per text.
+    pub comparisons: Vec<Comparison>,
     /// Size of every sequence.
     pub predictions: Predictions,
 }
@@ -66,6 +71,8 @@ pub struct Domain {
     pub weight: f64,
     /// Sequences with at least one prediction.
     pub sequences: u64,
+    /// Documents that these are of, each counting as one cluster.
+    pub documents: u64,
     /// Predicted tokens.
     pub tokens: u64,
 }
@@ -76,6 +83,8 @@ pub struct Domain {
 pub struct Predictions {
     /// Index of each sequence's domain.
     pub domains: Vec<u16>,
+    /// Document, within its domain, that most tokens of each sequence are of.
+    pub documents: Vec<u32>,
     /// Predicted tokens of each sequence.
     pub tokens: Vec<u32>,
 }
@@ -124,6 +133,7 @@ impl Report {
             provenance,
             reference,
             variants,
+            comparisons: Vec::new(),
             predictions,
         };
         (report.reference.all, report.reference.domains) =
@@ -132,6 +142,7 @@ impl Report {
             let (all, domains) = report.estimates(&report.variants[index], true);
             (report.variants[index].all, report.variants[index].domains) = (all, domains);
         }
+        report.comparisons = report.compare();
         report
     }
 
@@ -139,8 +150,9 @@ impl Report {
     /// domain, or on all mixed by weight if `domain` is `None`.
     ///
     /// Likelihoods, agreement and overlap are subtracted; perplexities and
-    /// their changes give perplexity(a) / perplexity(b) − 1. The two are
-    /// distinguishable if the estimate [excludes zero](Estimate::excludes_zero).
+    /// their changes give perplexity(a) / perplexity(b) − 1. Alone, the two are
+    /// distinguishable if the estimate [excludes zero](Estimate::excludes_zero);
+    /// of many variants [`Report::comparisons`] tells.
     ///
     /// # Errors
     /// [`Error::UnknownVariant`], [`Error::UnknownMetric`] or
@@ -170,7 +182,8 @@ impl Report {
                 known: known.join(", "),
             });
         }
-        let resampled = self.resample(a, b, EVALUATORS[evaluator].name());
+        let bootstrap = &self.provenance.bootstrap;
+        let resampled = self.resample(a, b, EVALUATORS[evaluator].name(), bootstrap);
         Ok(self.mix(&resampled, metric.statistic.paired(), domain))
     }
 
@@ -211,7 +224,8 @@ impl Report {
             if evaluator.against_reference() && !compare {
                 continue;
             }
-            let resampled = self.resample(model, &self.reference, evaluator.name());
+            let bootstrap = &self.provenance.bootstrap;
+            let resampled = self.resample(model, &self.reference, evaluator.name(), bootstrap);
             for metric in evaluator.metrics() {
                 if metric.statistic.is_paired() && !compare {
                     continue;
@@ -229,34 +243,61 @@ impl Report {
         (all, domains)
     }
 
-    /// Resamples two models together, domain by domain. A model without sums
-    /// of this evaluator (the reference, of comparisons) counts as zero.
-    fn resample(&self, left: &Model, right: &Model, evaluator: &str) -> Vec<(&Domain, Resampled)> {
+    /// Resamples two models together, domain by domain.
+    fn resample(
+        &self,
+        left: &Model,
+        right: &Model,
+        evaluator: &str,
+        bootstrap: &Bootstrap,
+    ) -> Vec<(&Domain, Resampled)> {
+        let domains = self.provenance.domains.iter().enumerate();
+        domains
+            .filter_map(|(index, domain)| {
+                let clusters = self.clusters(index, left, right, evaluator);
+                Some((domain, bootstrap.resample(&domain.name, &clusters)?))
+            })
+            .collect()
+    }
+
+    /// Outcomes of a domain summed by document. A model without sums of this
+    /// evaluator (the reference, of comparisons) counts as zero.
+    fn clusters(
+        &self,
+        domain: usize,
+        left: &Model,
+        right: &Model,
+        evaluator: &str,
+    ) -> Vec<Cluster> {
         let sum = |model: &Model, sequence: usize| {
             model.sums.get(evaluator).map_or(0.0, |sums| sums[sequence])
         };
-        let domain = |(index, domain)| {
-            let clusters: Vec<Cluster> = (0..self.predictions.tokens.len())
-                .filter(|&sequence| usize::from(self.predictions.domains[sequence]) == index)
-                .map(|sequence| Cluster {
-                    tokens: f64::from(self.predictions.tokens[sequence]),
-                    left: sum(left, sequence),
-                    right: sum(right, sequence),
-                })
-                .collect();
-            let domain: &Domain = domain;
-            Some((
-                domain,
-                self.provenance
-                    .bootstrap
-                    .resample(&domain.name, &clusters)?,
-            ))
-        };
-        self.provenance
-            .domains
+        let predictions = &self.predictions;
+        let mut documents = BTreeMap::<u32, Cluster>::new();
+        for (sequence, &tokens) in predictions.tokens.iter().enumerate() {
+            if usize::from(predictions.domains[sequence]) == domain {
+                let cluster = documents
+                    .entry(predictions.documents[sequence])
+                    .or_default();
+                cluster.tokens += f64::from(tokens);
+                cluster.left += sum(left, sequence);
+                cluster.right += sum(right, sequence);
+            }
+        }
+        documents.into_values().collect()
+    }
+
+    /// Weights of the domains in a mixture, or of the only one.
+    fn strata<'a>(
+        resampled: &'a [(&Domain, Resampled)],
+        domain: Option<&str>,
+    ) -> Vec<(f64, &'a Resampled)> {
+        resampled
             .iter()
-            .enumerate()
-            .filter_map(domain)
+            .filter_map(|(own, resampled)| match domain {
+                None => Some((own.weight, resampled)),
+                Some(name) => (own.name == name).then_some((1.0, resampled)),
+            })
             .collect()
     }
 
@@ -266,13 +307,7 @@ impl Report {
         statistic: Statistic,
         domain: Option<&str>,
     ) -> Estimate {
-        let strata: Vec<(f64, &Resampled)> = resampled
-            .iter()
-            .filter_map(|(own, resampled)| match domain {
-                None => Some((own.weight, resampled)),
-                Some(name) => (own.name == name).then_some((1.0, resampled)),
-            })
-            .collect();
+        let strata = Self::strata(resampled, domain);
         self.provenance.bootstrap.estimate(&strata, statistic)
     }
 }
