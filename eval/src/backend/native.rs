@@ -265,6 +265,7 @@ fn pack(sequences: &[Vec<u32>]) -> Sequences {
         domains: vec![0; sequences.len()],
         names: vec![String::new()],
         weights: vec![1.0],
+        document: (0..sequences.len() as u32).collect(),
         documents: vec![sequences.len() as u64],
         seq_len: sequences.iter().map(Vec::len).max().unwrap_or(0),
         seed: 0,
