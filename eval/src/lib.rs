@@ -47,6 +47,7 @@ mod evaluate;
 pub mod evaluator;
 pub mod report;
 mod score;
+pub mod speed;
 mod student;
 pub mod sweep;
 pub mod task;

@@ -10,5 +10,7 @@ mod failure;
 mod families;
 mod program;
 mod serve;
+mod speed;
 mod steps;
+mod tasks;
 mod usage;

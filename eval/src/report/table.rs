@@ -3,6 +3,7 @@
 //! One block per metric, models down, domains across.
 
 mod sizes;
+mod speed;
 
 use std::fmt::Write;
 
@@ -175,6 +176,7 @@ impl Report {
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
         blocks.extend(self.sizes());
+        blocks.extend(self.speeds());
         blocks.extend(self.sign_tests());
         blocks
     }

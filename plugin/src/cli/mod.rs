@@ -16,6 +16,7 @@ mod prune;
 mod serve;
 mod stats;
 mod table;
+mod time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,6 +54,9 @@ enum Command {
     Inspect(inspect::Args),
     /// Work with statistics files
     Stats(stats::Args),
+    /// One round of `eval --speed`
+    #[command(hide = true)]
+    Time(time::Args),
 }
 
 /// Options of every verb.
@@ -100,9 +104,12 @@ impl Command {
     fn interrupted(&self) -> Option<&'static str> {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
-            Self::Plan(_) | Self::Prune(_) | Self::Eval(_) | Self::Inspect(_) | Self::Stats(_) => {
-                Some("nothing half-written remains; run it again")
-            }
+            Self::Plan(_)
+            | Self::Prune(_)
+            | Self::Eval(_)
+            | Self::Inspect(_)
+            | Self::Stats(_)
+            | Self::Time(_) => Some("nothing half-written remains; run it again"),
         }
     }
 }
@@ -119,6 +126,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Stats(args) => stats::execute(&args),
+        Command::Time(args) => time::execute(&args, &global),
     }
 }
 
