@@ -26,5 +26,6 @@ pub mod plan;
 mod registry;
 pub mod saliency;
 pub mod surgery;
+pub mod sweep;
 
 pub use error::{Error, Result};

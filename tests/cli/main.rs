@@ -10,4 +10,5 @@ mod families;
 mod program;
 mod serve;
 mod steps;
+mod sweep;
 mod usage;

@@ -100,7 +100,8 @@ impl Command {
     fn interrupted(&self) -> Option<&'static str> {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
-            Self::Plan(_) | Self::Prune(_) | Self::Eval(_) | Self::Inspect(_) | Self::Stats(_) => {
+            Self::Eval(args) => Some(args.interrupted()),
+            Self::Plan(_) | Self::Prune(_) | Self::Inspect(_) | Self::Stats(_) => {
                 Some("nothing half-written remains; run it again")
             }
         }
