@@ -6,6 +6,7 @@ use router_stats::calibration::Sequences;
 use router_stats::family::Keep;
 use router_stats::forward::Model;
 use router_stats::progress::Progress;
+use router_stats::size::Size;
 
 use crate::compare::{Bootstrap, CONFIDENCE, RESAMPLES};
 use crate::evaluator::EVALUATORS;
@@ -99,8 +100,9 @@ pub fn evaluate(
     let mut measured = Vec::new();
     for (pass, variant) in variants.iter().enumerate() {
         let states = hidden(variant)?;
-        // A masked model has the head of the original, which may be large.
-        let own = if std::ptr::eq(variant.model, reference.model) {
+        // A masked or quantised model has the head of the original, which may
+        // be large.
+        let own = if std::ptr::eq(variant.model.checkpoint(), reference.model.checkpoint()) {
             None
         } else {
             Some(variant.model.head()?)
@@ -146,13 +148,22 @@ fn measure(
             (evaluator.name().to_owned(), column.collect())
         })
         .collect();
+    let model = variant.model;
+    let everything = Keep::all(model.topology());
+    let keep = variant.keep.as_ref().unwrap_or(&everything);
+    let size = Size::quantized(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        keep,
+        model.quantization(),
+    )?;
     Ok(Measured {
         name: variant.name.clone(),
-        fingerprint: variant.model.checkpoint().fingerprint()?,
-        masked: variant
-            .keep
-            .as_ref()
-            .is_some_and(|keep| !keep.is_identity(variant.model.topology())),
+        fingerprint: model.checkpoint().fingerprint()?,
+        masked: !keep.is_identity(model.topology()),
+        quantization: model.quantization(),
+        bytes: Some(size.bytes),
         all: BTreeMap::new(),
         domains: BTreeMap::new(),
         sums,
@@ -303,4 +314,4 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a String>) -> Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,6 +11,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use router_stats::forward::Quantization;
 use serde::{Deserialize, Serialize};
 
 pub use comparison::{Comparison, PValue};
@@ -71,7 +72,8 @@ pub struct Domain {
     pub weight: f64,
     /// Sequences with at least one prediction.
     pub sequences: u64,
-    /// Documents that these are of, each counting as one cluster.
+    /// Documents that these are of for the most part. The sequences of each
+    /// are one cluster.
     pub documents: u64,
     /// Predicted tokens.
     pub tokens: u64,
@@ -99,6 +101,12 @@ pub struct Model {
     pub fingerprint: String,
     /// Whether experts or layers of that checkpoint were masked.
     pub masked: bool,
+    /// What its weights were rounded through, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+    /// Bytes of its weights, if they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Of the domains mixed by weight.
     pub all: Estimates,
     /// Of each domain that has text.

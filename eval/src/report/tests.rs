@@ -30,6 +30,8 @@ pub(super) fn sample(losses: &[(&str, f64)]) -> Report {
         name: name.to_owned(),
         fingerprint: format!("{:064x}", name.len()),
         masked: name != "original",
+        quantization: None,
+        bytes: None,
         all: Estimates::new(),
         domains: BTreeMap::new(),
         sums: sums
@@ -265,9 +267,7 @@ fn documents_are_resampled_not_sequences() {
     assert_eq!(code.unwrap().interval(), None);
     let text = one.to_text(100);
     assert!(
-        text.contains(
-            "[?]: no interval, since all text is of one document: code, math; nor has all"
-        ),
+        text.contains("[?]: no interval from a single cluster: code, math; nor has all"),
         "{text}"
     );
     assert_eq!(one.comparisons[0].bootstrap, None);
