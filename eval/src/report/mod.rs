@@ -6,7 +6,7 @@
 
 mod comparison;
 mod file;
-mod format;
+pub(crate) mod format;
 mod table;
 
 use std::collections::BTreeMap;
@@ -15,7 +15,9 @@ use router_stats::forward::Quantization;
 use serde::{Deserialize, Serialize};
 
 pub use comparison::{Comparison, PValue};
+pub(crate) use file::check_sums;
 pub use format::thousands;
+pub(crate) use table::Block;
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
 use crate::evaluator::{self, Statistic, EVALUATORS};
@@ -92,7 +94,7 @@ pub struct Predictions {
 }
 
 /// What was measured of one model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// Unique name.
@@ -270,7 +272,7 @@ impl Report {
 
     /// Outcomes of a domain summed by document. A model without sums of this
     /// evaluator (the reference, of comparisons) counts as zero.
-    fn clusters(
+    pub(crate) fn clusters(
         &self,
         domain: usize,
         left: &Model,
@@ -321,4 +323,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
