@@ -12,7 +12,8 @@ use std::fmt::Write;
 use super::format::{cell, number, rounded, short, thousands, wrap};
 use super::{Domain, Model, Report};
 use crate::evaluator::{self, Metric, Unit};
-use block::Block;
+
+pub(crate) use block::Block;
 
 /// Metrics that are printed; a report holds more.
 const SHOWN: [&str; 5] = [
@@ -141,8 +142,8 @@ impl Report {
         let mut blocks: Vec<Block> = shown.map(|(_, metric)| self.block(metric)).collect();
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
-        blocks.extend(self.sign_tests());
         blocks.extend(self.sizes());
+        blocks.extend(self.sign_tests());
         blocks
     }
 

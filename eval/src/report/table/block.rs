@@ -9,15 +9,15 @@ const GAP: &str = "  ";
 
 /// One table: a title, a header and rows of as many cells, the first of each
 /// being the name of a model.
-pub(super) struct Block {
-    pub(super) title: String,
-    pub(super) header: Vec<String>,
-    pub(super) rows: Vec<Vec<String>>,
+pub(crate) struct Block {
+    pub(crate) title: String,
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Block {
     /// Appends the block; names left, numbers right.
-    pub(super) fn text(&self, width: usize, text: &mut String) {
+    pub(crate) fn text(&self, width: usize, text: &mut String) {
         let longest = (width / 3).max(8);
         let names: Vec<String> = self
             .rows
@@ -66,7 +66,7 @@ impl Block {
     }
 
     /// Appends the block as GitHub-flavoured Markdown.
-    pub(super) fn markdown(&self, text: &mut String) {
+    pub(crate) fn markdown(&self, text: &mut String) {
         let line = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
             format!("| {} |\n", cells.join(" | "))
