@@ -1,5 +1,6 @@
 //! Grid → plans → what each costs, into a file.
 
+use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -253,8 +254,8 @@ impl Rounded {
     fn new(model: &forward::Model, wanted: &[&Wanted]) -> Result<Self> {
         let mut models = BTreeMap::new();
         for quantization in wanted.iter().filter_map(|wanted| wanted.quantization) {
-            if !models.contains_key(&quantization) {
-                models.insert(quantization, model.quantized(quantization)?);
+            if let Entry::Vacant(place) = models.entry(quantization) {
+                place.insert(model.quantized(quantization)?);
             }
         }
         Ok(Self(models))
