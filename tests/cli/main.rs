@@ -9,5 +9,6 @@ mod failure;
 mod families;
 mod program;
 mod serve;
+mod stable;
 mod steps;
 mod usage;
