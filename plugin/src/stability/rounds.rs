@@ -102,6 +102,7 @@ mod tests {
             starts: (0..=domains.len()).map(|index| index * seq_len).collect(),
             names: windows.iter().map(ToString::to_string).collect(),
             weights: vec![1.0; windows.len()],
+            document: vec![0; domains.len()],
             documents: vec![1; windows.len()],
             seq_len,
             seed: 0,

@@ -14,6 +14,7 @@ impl Sequences {
             tokens: Vec::new(),
             starts: vec![0],
             domains: Vec::with_capacity(indices.len()),
+            document: Vec::with_capacity(indices.len()),
             names: self.names.clone(),
             weights: self.weights.clone(),
             documents: self.documents.clone(),
@@ -25,6 +26,7 @@ impl Sequences {
             selected.tokens.extend_from_slice(self.sequence(index));
             selected.starts.push(selected.tokens.len());
             selected.domains.push(self.domains[index]);
+            selected.document.push(self.document[index]);
         }
         selected.hash = selected.digest(None, selected.tokens.len());
         selected
