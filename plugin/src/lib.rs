@@ -25,6 +25,7 @@ pub mod pipeline;
 pub mod plan;
 mod registry;
 pub mod saliency;
+pub mod stability;
 pub mod surgery;
 pub mod sweep;
 

@@ -9,6 +9,7 @@ mod failure;
 mod families;
 mod program;
 mod serve;
+mod stable;
 mod steps;
 mod sweep;
 mod usage;

@@ -114,12 +114,12 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     let given = Given::of(matches);
     match cli.command {
         Command::Serve(args) => serve::execute(args, given, &global),
-        Command::Calibrate(args) => calibrate::execute(&args, &global),
+        Command::Calibrate(args) => calibrate::execute(&args, given, &global),
         Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
-        Command::Stats(args) => stats::execute(&args),
+        Command::Stats(args) => stats::execute(&args, &global),
     }
 }
 
