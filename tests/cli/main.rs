@@ -5,6 +5,7 @@
 )]
 
 mod crash;
+mod echo;
 mod failure;
 mod families;
 mod program;

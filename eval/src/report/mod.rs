@@ -7,7 +7,10 @@
 mod comparison;
 mod file;
 pub(crate) mod format;
+mod subject;
 mod table;
+mod task;
+mod task_table;
 
 use std::collections::BTreeMap;
 
@@ -17,7 +20,9 @@ use serde::{Deserialize, Serialize};
 pub use comparison::{Comparison, PValue};
 pub(crate) use file::check_sums;
 pub use format::thousands;
+pub use subject::Subject;
 pub(crate) use table::Block;
+pub use task::{TaskChange, TaskMetric, TaskModel, TaskReport};
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
 use crate::evaluator::{self, Statistic, EVALUATORS};
@@ -29,7 +34,7 @@ pub const VERSION: u32 = 2;
 /// Metric → estimate.
 pub type Estimates = BTreeMap<String, Estimate>;
 
-/// Reference and variants, measured on one text.
+/// Reference and variants, measured on one text, on tasks, or on both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -46,6 +51,9 @@ pub struct Report {
     pub comparisons: Vec<Comparison>,
     /// Size of every sequence.
     pub predictions: Predictions,
+    /// Sets of items that have an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskReport>,
 }
 
 /// Text and settings of an evaluation.
@@ -145,6 +153,7 @@ impl Report {
             variants,
             comparisons: Vec::new(),
             predictions,
+            tasks: Vec::new(),
         };
         (report.reference.all, report.reference.domains) =
             report.estimates(&report.reference, false);

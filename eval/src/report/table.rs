@@ -64,6 +64,21 @@ impl Report {
 
     /// Where the numbers come from and how to read them.
     fn facts(&self) -> Vec<String> {
+        let mut facts = if self.has_text() {
+            self.text_facts()
+        } else {
+            let fingerprint = short(&self.reference.fingerprint);
+            vec![format!("reference {} ({fingerprint})", self.reference.name)]
+        };
+        facts.extend(self.task_facts());
+        facts
+    }
+
+    fn has_text(&self) -> bool {
+        self.domains().next().is_some()
+    }
+
+    fn text_facts(&self) -> Vec<String> {
         let provenance = &self.provenance;
         let bootstrap = &provenance.bootstrap;
         let tokens: u64 = self.domains().map(|domain| domain.tokens).sum();
@@ -136,6 +151,16 @@ impl Report {
     }
 
     fn blocks(&self) -> Vec<Block> {
+        let mut blocks = if self.has_text() {
+            self.text_blocks()
+        } else {
+            Vec::new()
+        };
+        blocks.extend(self.task_blocks());
+        blocks
+    }
+
+    fn text_blocks(&self) -> Vec<Block> {
         let shown = SHOWN
             .into_iter()
             .filter_map(|name| evaluator::metric(name).ok());

@@ -27,6 +27,20 @@ pub struct EngineOptions {
     pub loader: LoaderOptions,
 }
 
+impl Default for EngineOptions {
+    /// What `serve` does unless told otherwise.
+    fn default() -> Self {
+        Self {
+            max_seqs: 32,
+            prefix_cache_n: 16,
+            dtype: ModelDType::Auto,
+            isq: None,
+            paged_attention: PagedAttention::default(),
+            loader: LoaderOptions::default(),
+        }
+    }
+}
+
 /// Paged attention: whether, and with how much memory.
 #[derive(Debug, Clone, Default)]
 pub struct PagedAttention {
