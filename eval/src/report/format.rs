@@ -67,7 +67,7 @@ pub(super) fn padded(text: &str, width: usize) -> String {
 
 /// Cuts a name in the middle, where names that share a prefix and a suffix
 /// differ least often at the ends.
-pub(super) fn shortened(name: &str, longest: usize) -> String {
+pub(crate) fn shortened(name: &str, longest: usize) -> String {
     let n = length(name);
     if n <= longest {
         return name.to_owned();

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use format::shortened;
 pub use format::thousands;
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};

@@ -1,0 +1,217 @@
+//! Quality against the number of experts that stay, and where it breaks off.
+
+use super::axis::{gutter, horizontal, legend, vertical, Key, Panel};
+use super::mark::Shape;
+use super::pareto::capital;
+use super::scale::Scale;
+use super::svg::{Anchor, Drawing, Path};
+use super::unit::Unit;
+use super::{drawable, drawable_interval, same_length, Plot, Table};
+use crate::Result;
+
+/// A curve over the number of experts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cliff {
+    /// What is measured: `change of perplexity`.
+    pub metric: String,
+    /// What that counts.
+    pub unit: Unit,
+    /// Coverage of the intervals.
+    pub confidence: f64,
+    /// What was measured, by experts.
+    pub points: Vec<CliffPoint>,
+    /// Where quality breaks off, if it does.
+    pub breaks: Option<Break>,
+    /// Corners of the fitted line: experts, metric.
+    pub fit: Vec<[f64; 2]>,
+}
+
+/// One number of experts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CliffPoint {
+    /// Experts of each layer that stay.
+    pub experts: f64,
+    /// The metric.
+    pub value: f64,
+    /// Lower end of its interval.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+}
+
+/// Where two straight lines meet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Break {
+    /// Experts of each layer.
+    pub experts: f64,
+    /// Lower end of its interval.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+impl CliffPoint {
+    fn interval(&self) -> Option<[f64; 2]> {
+        Some([self.low?, self.high?])
+    }
+}
+
+impl Cliff {
+    fn sorted(&self) -> Vec<CliffPoint> {
+        let mut points = self.points.clone();
+        points.sort_by(|a, b| a.experts.total_cmp(&b.experts));
+        points
+    }
+}
+
+impl Plot for Cliff {
+    fn name(&self) -> &str {
+        "cliff"
+    }
+
+    fn title(&self) -> String {
+        "Where quality falls off".to_owned()
+    }
+
+    fn description(&self) -> String {
+        let mut text = format!(
+            "{} against experts that stay in each layer, with {:.0}% intervals.",
+            capital(&self.metric),
+            100.0 * self.confidence
+        );
+        if let Some(found) = self.breaks {
+            text.push_str(&format!(
+                " The fitted line breaks at {:.1} experts [{:.1}, {:.1}].",
+                found.experts, found.low, found.high
+            ));
+        }
+        text
+    }
+
+    fn check(&self) -> Result<()> {
+        same_length(self.name(), "points", self.points.len(), self.points.len())?;
+        drawable(self.name(), "confidence", self.confidence)?;
+        for point in &self.points {
+            drawable(self.name(), "experts", point.experts)?;
+            let what = format!("{} experts", point.experts);
+            drawable_interval(self.name(), &what, point.value, point.interval())?;
+        }
+        if let Some(found) = self.breaks {
+            drawable_interval(
+                self.name(),
+                "break",
+                found.experts,
+                Some([found.low, found.high]),
+            )?;
+        }
+        self.fit
+            .iter()
+            .flatten()
+            .try_for_each(|&value| drawable(self.name(), "fitted line", value))
+    }
+
+    fn draw(&self, width: f64) -> Drawing {
+        let points = self.sorted();
+        let mut drawing = Drawing::new(width);
+        let mut entries = vec![(
+            Key::Shape(Shape::Circle, 3.8, "fill"),
+            "measured".to_owned(),
+        )];
+        if !self.fit.is_empty() {
+            entries.push((Key::Line("dash"), "fitted".to_owned()));
+        }
+        if self.breaks.is_some() {
+            entries.push((
+                Key::Shape(Shape::Square, 7.0, "faint"),
+                "interval of the break".to_owned(),
+            ));
+        }
+        let top = legend(&mut drawing, 0.0, &entries) + 26.0;
+        let bottom = top + 260.0;
+        let values = points
+            .iter()
+            .flat_map(|point| {
+                [Some(point.value), point.low, point.high]
+                    .into_iter()
+                    .flatten()
+            })
+            .chain(self.fit.iter().map(|corner| corner[1]));
+        let y = Scale::fitting(values.collect::<Vec<_>>(), [bottom, top], 5, 30.0);
+        let panel = Panel {
+            left: gutter(y, self.unit),
+            right: width - 14.0,
+            top,
+            bottom,
+        };
+        let experts = points.iter().map(|point| point.experts);
+        let x = Scale::linear(experts, [panel.left + 6.0, panel.right], 8);
+        if let Some(found) = self.breaks {
+            let (low, high) = (x.at(found.low), x.at(found.high));
+            drawing.rect(
+                [low, panel.top],
+                [(high - low).max(1.0), panel.bottom - panel.top],
+                "faint",
+            );
+        }
+        let heading = match y.is_log() {
+            true => format!("{} (logarithmic)", self.metric),
+            false => self.metric.clone(),
+        };
+        vertical(&mut drawing, panel, y, self.unit, &heading);
+        horizontal(
+            &mut drawing,
+            panel,
+            x,
+            Unit::Number,
+            "experts that stay in each layer",
+        );
+        if let Some(found) = self.breaks {
+            let at = x.at(found.experts);
+            drawing.line([at, panel.top], [at, panel.bottom], "rule");
+            let (anchor, side) = match at > (panel.left + panel.right) / 2.0 {
+                true => (Anchor::End, -5.0),
+                false => (Anchor::Start, 5.0),
+            };
+            let text = format!("break at {:.1}", found.experts);
+            drawing.text([at + side, panel.top + 12.0], anchor, "small", &text);
+        }
+        let mut fit = Path::default();
+        for (index, corner) in self.fit.iter().enumerate() {
+            let at = [x.at(corner[0]), y.at(corner[1])];
+            if index == 0 {
+                fit.start(at)
+            } else {
+                fit.to(at)
+            };
+        }
+        drawing.path(&fit, "dash strong-line");
+        for point in &points {
+            let at = [x.at(point.experts), y.at(point.value)];
+            let hint = format!(
+                "{} experts: {}",
+                point.experts,
+                self.unit.estimate(point.value, point.interval())
+            );
+            drawing.hinted(&hint, |drawing| {
+                if let Some(ends) = point.interval() {
+                    let [low, high] = ends.map(|end| y.at(end));
+                    drawing.line([at[0], low], [at[0], high], "l0");
+                }
+                drawing.path(&Shape::Circle.path(at, 3.8), "fill");
+            });
+        }
+        drawing.height = panel.bottom + 42.0;
+        drawing
+    }
+
+    fn table(&self) -> Table {
+        let mut table = Table::new(self.title(), ["experts", self.metric.as_str()]);
+        for point in self.sorted() {
+            table.row([
+                point.experts.to_string(),
+                self.unit.estimate(point.value, point.interval()),
+            ]);
+        }
+        table
+    }
+}
