@@ -23,7 +23,7 @@ pub(super) struct Panel {
 /// About how many ticks fit on a horizontal axis with labels as long as
 /// `longest` characters.
 pub(super) fn tick_count(width: f64, longest: usize) -> usize {
-    ((width / (8.0 * longest as f64 + 16.0)) as usize).clamp(2, 8)
+    ((width / (7.0 * longest as f64 + 10.0)) as usize).clamp(2, 8)
 }
 
 /// Draws a horizontal axis below the panel, with vertical grid lines.
@@ -41,9 +41,15 @@ pub(super) fn horizontal(
         let x = scale.at(*tick);
         drawing.line([x, panel.top], [x, panel.bottom], "grid");
         let half = text_width(&label, SMALL) / 2.0;
-        if x - half > free {
-            drawing.text([x, panel.bottom + 16.0], Anchor::Middle, "small", &label);
-            free = x + half + 4.0;
+        let middle = x.min(drawing.width - half);
+        if middle - half > free {
+            drawing.text(
+                [middle, panel.bottom + 16.0],
+                Anchor::Middle,
+                "small",
+                &label,
+            );
+            free = middle + half + 4.0;
         }
     }
     drawing.line(
@@ -96,6 +102,8 @@ pub(super) enum Key<'a> {
     Line(&'a str),
     /// A hatched rectangle.
     Hatch,
+    /// A short upright line.
+    Tick,
 }
 
 /// Draws keys with their names in lines that fit `width`, from `top` down.
@@ -115,6 +123,7 @@ pub(super) fn legend(drawing: &mut Drawing, top: f64, entries: &[(Key<'_>, Strin
             ),
             Key::Shape(shape, r, class) => drawing.path(&shape.path(middle, r), class),
             Key::Line(class) => drawing.line([x, y - 4.0], [x + 16.0, y - 4.0], class),
+            Key::Tick => drawing.rect([x + 7.1, y - 10.0], [1.8, 12.0], "solid"),
             Key::Hatch => {
                 let mut path = Path::default();
                 path.hatch([x + 1.0, y - 10.0], [14.0, 12.0], 4.0)
@@ -163,7 +172,7 @@ mod tests {
             top: 0.0,
             bottom: 10.0,
         };
-        let scale = Scale::linear([0.0, 1000.0], [0.0, 40.0], 4);
+        let scale = Scale::linear([0.0, 1000.0], [0.0, 40.0]);
         horizontal(&mut drawing, panel, scale, Unit::Number, "tokens");
         let svg = drawing.to_svg("a", "", "", "", None);
         assert!(svg.matches("<text").count() - 1 < svg.matches("class=\"grid\"").count());

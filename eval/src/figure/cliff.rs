@@ -136,7 +136,7 @@ impl Plot for Cliff {
                     .flatten()
             })
             .chain(self.fit.iter().map(|corner| corner[1]));
-        let y = Scale::fitting(values.collect::<Vec<_>>(), [bottom, top], 5, 30.0);
+        let y = Scale::fitting(values.collect::<Vec<_>>(), [bottom, top], 30.0);
         let panel = Panel {
             left: gutter(y, self.unit),
             right: width - 14.0,
@@ -144,7 +144,7 @@ impl Plot for Cliff {
             bottom,
         };
         let experts = points.iter().map(|point| point.experts);
-        let x = Scale::linear(experts, [panel.left + 6.0, panel.right], 8);
+        let x = Scale::linear(experts, [panel.left + 6.0, panel.right]);
         if let Some(found) = self.breaks {
             let (low, high) = (x.at(found.low), x.at(found.high));
             drawing.rect(

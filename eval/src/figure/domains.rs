@@ -144,7 +144,7 @@ impl Plot for Domains {
         let values = self
             .bars()
             .flat_map(|bar| [Some(bar.value), bar.low, bar.high].into_iter().flatten());
-        let scale = Scale::linear(values.chain([0.0]), [panel.left, panel.right], 5);
+        let scale = Scale::linear(values.chain([0.0]), [panel.left, panel.right]);
         horizontal(&mut drawing, panel, scale, self.unit, &self.metric);
         let mut y = panel.top;
         for group in &self.groups {

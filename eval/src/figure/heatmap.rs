@@ -221,8 +221,10 @@ impl Plot for Heatmap {
             text.push_str(&format!(
                 " {kept} of {all} experts stay (full squares), the others go (small squares)"
             ));
-            if dropped > 0 {
-                text.push_str(&format!("; {dropped} more layers go whole (hatched)"));
+            match dropped {
+                0 => {}
+                1 => text.push_str("; one more layer goes whole (hatched)"),
+                _ => text.push_str(&format!("; {dropped} more layers go whole (hatched)")),
             }
             text.push('.');
         }
@@ -262,7 +264,7 @@ impl Plot for Heatmap {
             false => (experts, layers),
         };
         let mut drawing = Drawing::new(width);
-        let top = self.key(&mut drawing, 2.0) + 22.0;
+        let top = self.key(&mut drawing, 2.0) + 26.0;
         let cell_width = (room / columns as f64).min(40.0);
         let cell = [cell_width, cell_width.clamp(6.0, 20.0)];
         let grid = Grid {
@@ -291,7 +293,8 @@ impl Plot for Heatmap {
             false => index.to_string(),
         };
         let stride = |size: f64, least: f64| ((least / size).ceil() as usize).max(1);
-        for column in (0..columns).step_by(stride(cell[0], 22.0)) {
+        let widest = text_width(&name(transposed, columns - 1), SMALL) + 6.0;
+        for column in (0..columns).step_by(stride(cell[0], widest)) {
             drawing.text(
                 [gutter + (column as f64 + 0.5) * cell[0], top - 4.0],
                 Anchor::Middle,

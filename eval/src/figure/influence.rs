@@ -107,9 +107,9 @@ impl Plot for Influence {
             true => blocks.chain(parts).collect(),
             false => blocks.collect(),
         };
-        let mut y = Scale::fitting(values.iter().copied(), [bottom, top], 5, 20.0);
+        let mut y = Scale::fitting(values.iter().copied(), [bottom, top], 20.0);
         if !y.is_log() {
-            y = Scale::linear(values.iter().copied().chain([0.0]), [bottom, top], 5);
+            y = Scale::linear(values.iter().copied().chain([0.0]), [bottom, top]);
         }
         let panel = Panel {
             left: gutter(y, Unit::Number),

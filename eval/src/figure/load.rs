@@ -171,10 +171,7 @@ impl Plot for Load {
                 "after (lower half of a row)".to_owned(),
             ));
         }
-        entries.push((
-            Key::Shape(Shape::Bar, 6.0, "solid"),
-            "even share".to_owned(),
-        ));
+        entries.push((Key::Tick, "even share".to_owned()));
         let top = legend(&mut drawing, 0.0, &entries) + 14.0;
         let gutter = 26.0
             + self
@@ -193,7 +190,7 @@ impl Plot for Load {
             .iter()
             .flat_map(|layer| layer.before.iter().chain(layer.after.iter().flatten()))
             .copied();
-        let scale = Scale::linear(values.chain([0.0]), [panel.left, panel.right], 6);
+        let scale = Scale::linear(values.chain([0.0]), [panel.left, panel.right]);
         horizontal(
             &mut drawing,
             panel,
@@ -271,7 +268,8 @@ impl Load {
         let counted = self.counted();
         let upper = y + row * if counted { 0.28 } else { 0.5 };
         let lower = y + row * 0.74;
-        let r = (row / 6.0).clamp(2.4, 4.0);
+        let most = if drawing.width < 500.0 { 3.0 } else { 4.0 };
+        let r = (row / 6.0).clamp(2.4, most);
         let mark =
             |drawing: &mut Drawing, expert: usize, share: f64, at: f64, look: (Shape, &str)| {
                 let hint = format!(

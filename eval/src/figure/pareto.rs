@@ -215,7 +215,7 @@ impl Plot for Pareto {
                 .into_iter()
                 .flatten()
         });
-        let y = Scale::fitting(values, [bottom, top], 5, 30.0);
+        let y = Scale::fitting(values, [bottom, top], 30.0);
         let panel = Panel {
             left: gutter(y, self.unit),
             right: width - 14.0,
@@ -223,7 +223,7 @@ impl Plot for Pareto {
             bottom,
         };
         let bytes = self.points.iter().map(|point| point.bytes as f64);
-        let x = Scale::fitting(bytes, [panel.left + 8.0, panel.right], 6, 30.0);
+        let x = Scale::fitting(bytes, [panel.left + 8.0, panel.right], 30.0);
         let heading = match y.is_log() {
             true => format!("{} (logarithmic)", self.metric),
             false => self.metric.clone(),

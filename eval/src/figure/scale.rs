@@ -11,23 +11,18 @@ pub(super) struct Scale {
 }
 
 impl Scale {
-    /// A linear scale that takes the smallest value to `from` and the largest
-    /// to `to`, both rounded outwards to ticks. `count` is about how many
-    /// ticks there will be.
-    pub(super) fn linear(
-        values: impl IntoIterator<Item = f64>,
-        [from, to]: [f64; 2],
-        count: usize,
-    ) -> Self {
+    /// A linear scale of values, with a little room at both ends but where the
+    /// end is zero.
+    pub(super) fn linear(values: impl IntoIterator<Item = f64>, [from, to]: [f64; 2]) -> Self {
         let (mut low, mut high) = extent(values);
         if low == high {
             let room = if low == 0.0 { 1.0 } else { low.abs() * 0.1 };
             (low, high) = (low - room, high + room);
         }
-        let step = step(low, high, count);
+        let room = |end: f64| if end == 0.0 { 0.0 } else { (high - low) * 0.04 };
         Self {
-            low: (low / step).floor() * step,
-            high: (high / step).ceil() * step,
+            low: low - room(low),
+            high: high + room(high),
             from,
             to,
             log: false,
@@ -52,14 +47,13 @@ impl Scale {
     pub(super) fn fitting(
         values: impl IntoIterator<Item = f64> + Clone,
         range: [f64; 2],
-        count: usize,
         factor: f64,
     ) -> Self {
         let (low, high) = extent(values.clone());
         if low > 0.0 && high / low > factor {
             Self::log(values, range)
         } else {
-            Self::linear(values, range, count)
+            Self::linear(values, range)
         }
     }
 
@@ -71,11 +65,6 @@ impl Scale {
             (value - self.low) / (self.high - self.low)
         };
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
-    }
-
-    /// Both ends in pixels.
-    pub(super) fn range(&self) -> [f64; 2] {
-        [self.from, self.to]
     }
 
     /// Whether distances are ratios.
@@ -135,14 +124,14 @@ pub(super) fn extent(values: impl IntoIterator<Item = f64>) -> (f64, f64) {
 }
 
 /// The round distance, 1, 2 or 5 times a power of ten, that divides an
-/// interval into about `count` parts, or fewer.
+/// interval into about `count` parts.
 fn step(low: f64, high: f64, count: usize) -> f64 {
     let raw = (high - low) / count.max(1) as f64;
     let power = 10f64.powf(raw.log10().floor());
     [1.0, 2.0, 5.0]
         .into_iter()
         .map(|mantissa| mantissa * power)
-        .find(|step| *step >= raw * 0.999)
+        .find(|step| *step >= raw * 0.7)
         .unwrap_or(10.0 * power)
 }
 
@@ -153,13 +142,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn linear_ticks_are_round_and_reach_both_ends() {
-        let scale = Scale::linear([0.013, 0.141], [0.0, 100.0], 5);
+    fn linear_ticks_are_round() {
+        let scale = Scale::linear([0.013, 0.141], [0.0, 100.0]);
         let ticks = scale.ticks(5);
-        assert_eq!(ticks.len(), 4);
-        assert!((ticks[1] - 0.05).abs() < 1e-12 && (ticks[3] - 0.15).abs() < 1e-12);
-        assert_eq!(scale.at(0.0), 0.0);
-        assert!((scale.at(0.15) - 100.0).abs() < 1e-9);
+        assert_eq!(ticks.len(), 7);
+        assert!((ticks[0] - 0.02).abs() < 1e-12 && (ticks[6] - 0.14).abs() < 1e-12);
+        assert!(scale.at(0.013) > 0.0 && scale.at(0.141) < 100.0);
+        let from_zero = Scale::linear([0.0, 2.0], [0.0, 100.0]);
+        assert_eq!((from_zero.at(0.0), from_zero.ticks(2)[0]), (0.0, 0.0));
         assert_eq!(scale.at(9.0), 100.0, "clamped");
     }
 
@@ -178,7 +168,7 @@ mod tests {
             values in prop::collection::vec(prop_oneof![-1e90..1e90, -1.0..1.0_f64, Just(0.0), 1e-90..1e-80], 1..8),
             count in 1..9_usize,
         ) {
-            let scale = Scale::fitting(values.clone(), [10.0, 200.0], count, 20.0);
+            let scale = Scale::fitting(values.clone(), [10.0, 200.0], 20.0);
             let mut sorted = values;
             sorted.sort_by(f64::total_cmp);
             let at: Vec<f64> = sorted.iter().map(|v| scale.at(*v)).collect();

@@ -70,19 +70,14 @@ impl Theme {
     /// Colour of a step of the ramp: more of a thing is further from the paper.
     fn ramp(self, index: usize) -> String {
         let t = index as f64 / (STEPS - 1) as f64;
+        let bell = 1.0 - (2.0 * t - 1.0).powi(2);
         let (lightness, chroma) = match self {
-            Self::Light => (
-                0.93 - 0.66 * t,
-                0.05 + 0.10 * (1.0 - (2.0 * t - 1.0).powi(2)),
-            ),
-            Self::Dark => (
-                0.34 + 0.58 * t,
-                0.06 + 0.09 * (1.0 - (2.0 * t - 1.0).powi(2)),
-            ),
+            Self::Light => (0.94 - 0.64 * t, 0.045 + 0.055 * bell),
+            Self::Dark => (0.36 + 0.56 * t, 0.05 + 0.06 * bell),
         };
         let hue = match self {
-            Self::Light => 110.0 + 170.0 * t,
-            Self::Dark => 285.0 - 180.0 * t,
+            Self::Light => 105.0 + 165.0 * t,
+            Self::Dark => 280.0 - 175.0 * t,
         };
         hex(oklch(lightness, chroma, hue))
     }

@@ -256,18 +256,19 @@ pub(crate) fn escape(text: &str) -> String {
     escaped
 }
 
-/// About how wide text of a size is; system fonts differ.
+/// How wide text of a size is at most, about; system fonts differ.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
-    let ems: f64 = text
-        .chars()
-        .map(|character| match character {
-            '\u{2E80}'.. => 1.0,
-            'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | '|' | '\'' | ' ' => 0.36,
-            'm' | 'w' | 'M' | 'W' | '%' | '@' => 0.88,
-            'A'..='Z' => 0.68,
-            _ => 0.58,
-        })
-        .sum();
+    let ems: f64 =
+        text.chars()
+            .map(|character| match character {
+                '\u{2E80}'.. => 1.0,
+                'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | ',' | ':' | '|' | '\'' | ' ' | '['
+                | ']' => 0.4,
+                'm' | 'w' | 'M' | 'W' | '%' | '@' | '+' | '−' | '→' => 0.95,
+                'A'..='Z' => 0.7,
+                _ => 0.63,
+            })
+            .sum();
     ems * size
 }
 
