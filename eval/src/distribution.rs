@@ -88,6 +88,14 @@ impl<'a> Distribution<'a> {
     }
 }
 
+/// Index of the largest logit, the first of equal ones. `None` if one is NaN
+/// or +∞, or all are −∞.
+pub(crate) fn top(logits: &[f32]) -> Option<usize> {
+    let (top, max) = largest(logits);
+    let finite = max.is_finite() && !logits.iter().any(|z| z.is_nan());
+    finite.then_some(top)
+}
+
 /// Without the NaN rules of `f32::min`, so that it is one instruction.
 #[inline(always)]
 fn smaller(a: f32, b: f32) -> f32 {

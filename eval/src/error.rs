@@ -135,6 +135,44 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// A tokenizer does not encode or decode.
+    #[error("tokenizer: {reason}")]
+    Tokenizer {
+        /// What is wrong.
+        reason: String,
+    },
+    /// A field of a task's record is absent or has an unusable value.
+    #[error("`{field}`: expected {expected}, found {found}")]
+    Field {
+        /// Name of the field.
+        field: String,
+        /// What it must hold.
+        expected: String,
+        /// What it holds.
+        found: String,
+    },
+    /// A file of a task is malformed.
+    #[error("{}{}: {reason}", path.display(), line.map_or(String::new(), |line| format!(":{line}")))]
+    TaskFile {
+        /// File.
+        path: PathBuf,
+        /// Line, from 1, if one is to blame.
+        line: Option<usize>,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A server or an engine does not answer as it should.
+    #[error("{name}: expected {expected}, found {found}")]
+    Backend {
+        /// Which, and what was asked of it.
+        name: String,
+        /// What a usable answer is.
+        expected: String,
+        /// What came.
+        found: String,
+        /// What to do about it.
+        advice: Option<&'static str>,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -145,6 +183,13 @@ impl Error {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::Io { path, source }
+    }
+
+    /// Wraps what a tokenizer says.
+    pub(crate) fn tokenizer(error: impl std::fmt::Display) -> Self {
+        Self::Tokenizer {
+            reason: error.to_string(),
+        }
     }
 
     /// One sentence of advice, where there is any to give.
@@ -165,6 +210,14 @@ impl Error {
             Self::ReportFile { .. } | Self::ReportVersion { .. } => {
                 "run `eval` again with this version"
             }
+            Self::TaskFile { .. } => {
+                "a line holds query, choices, gold; contexts, continuation, gold; context, \
+                 continuation; question, answer; or prompt, answer"
+            }
+            Self::Backend {
+                advice: Some(advice),
+                ..
+            } => advice,
             _ => return None,
         };
         Some(hint.to_owned())

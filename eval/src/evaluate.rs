@@ -296,4 +296,4 @@ fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a String>) -> Re
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

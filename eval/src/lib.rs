@@ -8,6 +8,7 @@
 //! This crate owns evaluators, comparison statistics and reports. It runs
 //! models through [`router_stats::forward`] and decides nothing about pruning.
 
+pub mod backend;
 pub mod compare;
 pub mod distribution;
 mod error;
@@ -18,6 +19,7 @@ pub mod page;
 pub mod report;
 mod score;
 mod student;
+pub mod task;
 
 pub use compare::Estimate;
 pub use error::{Error, Result};

@@ -83,7 +83,7 @@ fn write(dir: &Path, vocab: usize) {
 }
 
 /// A model of this vocabulary, and the folder it lives in.
-fn model(vocab: usize) -> (tempfile::TempDir, Model) {
+pub(crate) fn model(vocab: usize) -> (tempfile::TempDir, Model) {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), vocab);
     let checkpoint = Arc::new(Checkpoint::open(dir.path()).unwrap());
@@ -114,7 +114,7 @@ fn sequences() -> Sequences {
     sequences
 }
 
-fn variant<'a>(name: &str, model: &'a Model, keep: Option<Keep>) -> Variant<'a> {
+pub(crate) fn variant<'a>(name: &str, model: &'a Model, keep: Option<Keep>) -> Variant<'a> {
     Variant {
         name: name.to_owned(),
         model,
@@ -123,7 +123,7 @@ fn variant<'a>(name: &str, model: &'a Model, keep: Option<Keep>) -> Variant<'a> 
 }
 
 /// Expert 1 of every layer is dropped.
-fn without_an_expert(model: &Model) -> Keep {
+pub(crate) fn without_an_expert(model: &Model) -> Keep {
     let mut keep = Keep::all(model.topology());
     for experts in &mut keep.experts {
         experts.retain(|&expert| expert != 1);

@@ -60,6 +60,8 @@ pub enum Unit {
     Perplexity,
     /// A fraction, written as a percentage.
     Percent,
+    /// Bits per byte.
+    Bits,
 }
 
 /// How a metric follows from the mean outcomes x̄ of a model and ȳ of the

@@ -19,7 +19,7 @@ pub(super) fn cell(unit: Unit, signed: bool, estimate: &Estimate) -> String {
 /// A number as its unit is written, with a sign if it is a change.
 pub(super) fn number(unit: Unit, signed: bool, value: f64) -> String {
     let (value, digits, suffix) = match unit {
-        Unit::Nats => (value, 4, ""),
+        Unit::Nats | Unit::Bits => (value, 4, ""),
         Unit::Perplexity if value.abs() >= 1000.0 => (value, 0, ""),
         Unit::Perplexity => (value, 2, ""),
         Unit::Percent => (100.0 * value, 1, "%"),

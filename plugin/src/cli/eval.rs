@@ -1,29 +1,24 @@
 //! `eval`: what plans and checkpoints lose on held-out text.
 
+mod made;
+mod names;
+
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValue, PossibleValuesParser};
+use clap::builder::PossibleValuesParser;
 use clap::ArgGroup;
 use prune_eval::{EvalOptions, Variant};
 use router_stats::family::Keep;
-use router_stats::stats::Stats;
 
 use super::args::{
     allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
     CalibrationArgs, ConstraintArgs, EvaluationArgs, ModelArgs, TextArgs,
 };
 use super::given::Given;
-use super::progress::Console;
 use super::{output, Global};
-use crate::allocate::ALLOCATORS;
-use crate::cache::Cache;
-use crate::pipeline::{self, EvaluationOptions, Model, Texts};
-use crate::plan::{self, ExpertBudget, LayerBudget, PlanOptions, ValidPlan};
-use crate::saliency::CRITERIA;
-
-/// Stands for every criterion, or every allocator.
-const ALL: &str = "all";
+use crate::pipeline::{self, EvaluationOptions};
+use crate::plan::{LayerBudget, ValidPlan};
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
@@ -49,11 +44,11 @@ pub(super) struct Args {
     drop_layers: Option<LayerBudget>,
 
     /// Criteria of plans made on the fly, or `all`
-    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = or_all(criteria()))]
+    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = made::or_all(criteria()))]
     criterion: Vec<String>,
 
     /// How many go in which layer in plans made on the fly, or `all`
-    #[arg(long, value_delimiter = ',', default_value = default_allocator(), value_name = "NAME,…", requires = "prune_experts", value_parser = or_all(allocators()))]
+    #[arg(long, value_delimiter = ',', default_value = default_allocator(), value_name = "NAME,…", requires = "prune_experts", value_parser = made::or_all(allocators()))]
     allocation: Vec<String>,
 
     /// Which layers go in plans made on the fly
@@ -107,7 +102,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         let plan = ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
         plans.push((pipeline::plan_name(path), plan));
     }
-    plans.extend(made(args, &model, &cache, &console)?);
+    plans.extend(made::made(args, &model, &cache, &console)?);
     let checkpoints = args
         .checkpoint
         .iter()
@@ -128,11 +123,11 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         keep: keep.cloned(),
     };
     variants.extend(plans.iter().map(|(name, plan)| {
-        let name = distinct(name, "plan", &mut taken);
+        let name = names::distinct(name, "plan", &mut taken);
         variant(&name, &model.forward, Some(plan.keep()))
     }));
     variants.extend(checkpoints.iter().map(|checkpoint| {
-        let name = distinct(&checkpoint.name, "checkpoint", &mut taken);
+        let name = names::distinct(&checkpoint.name, "checkpoint", &mut taken);
         variant(&name, &checkpoint.forward, None)
     }));
 
@@ -168,128 +163,6 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     Ok(())
 }
 
-/// Plans made on the fly: every criterion with every allocator at every
-/// fraction.
-fn made(
-    args: &Args,
-    model: &Model,
-    cache: &Cache,
-    console: &Console,
-) -> crate::Result<Vec<(String, ValidPlan)>> {
-    if args.prune_experts.is_empty() && args.drop_layers.is_none() {
-        return Ok(Vec::new());
-    }
-    let fractions: Vec<Option<f64>> = if args.prune_experts.is_empty() {
-        vec![None]
-    } else {
-        args.prune_experts.iter().copied().map(Some).collect()
-    };
-    let criteria = named(&args.criterion, CRITERIA.iter().map(|c| c.name()));
-    let allocators = named(&args.allocation, ALLOCATORS.iter().map(|a| a.name()));
-    let methods = criteria.iter().flat_map(|criterion| {
-        allocators
-            .iter()
-            .map(move |allocator| (*criterion, *allocator))
-    });
-    let mut wanted = Vec::new();
-    for fraction in fractions {
-        for (criterion, allocator) in methods.clone() {
-            let options = args.constraints.apply(PlanOptions {
-                criterion: criterion.to_owned(),
-                allocator: allocator.to_owned(),
-                experts: fraction.map(ExpertBudget::Fraction),
-                drop_layers: args.drop_layers,
-                layer_criterion: args.layer_criterion.clone(),
-                seed: args.seed,
-                ..PlanOptions::default()
-            });
-            plan::check(&options, model.topology())?;
-            wanted.push((name(&options), options));
-            if fraction.is_none() {
-                // Without a share of the experts every method does the same.
-                break;
-            }
-        }
-    }
-    let stats = match &args.stats {
-        Some(path) => Stats::read(path)?,
-        None => {
-            let corpus =
-                Texts::new(&args.calibration.calibration, model, cache, console)?.calibration;
-            pipeline::measure(
-                model,
-                &corpus,
-                &args.calibration.options(args.seed),
-                cache,
-                console,
-            )?
-            .read()?
-        }
-    };
-    wanted
-        .into_iter()
-        .map(|(name, options)| {
-            Ok((
-                name,
-                plan::plan(
-                    &stats,
-                    model.checkpoint(),
-                    model.family(),
-                    model.topology(),
-                    &options,
-                )?,
-            ))
-        })
-        .collect()
-}
-
-/// The names asked for, which `all` stands for.
-fn named<'a>(asked: &'a [String], all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    if asked.iter().any(|name| name == ALL) {
-        all.collect()
-    } else {
-        asked.iter().map(String::as_str).collect()
-    }
-}
-
-/// `reap 0.5, drop 2`; `reap lamp 0.5` with another allocator than the default.
-fn name(options: &PlanOptions) -> String {
-    let mut method = options.criterion.clone();
-    if options.allocator != default_allocator() {
-        method = format!("{method} {}", options.allocator);
-    }
-    let experts = match options.experts {
-        Some(ExpertBudget::Fraction(fraction)) => Some(format!("{method} {fraction}")),
-        Some(ExpertBudget::Keep(kept)) => Some(format!("{method} keep {kept}")),
-        None => None,
-    };
-    let layers = options.drop_layers.map(|layers| match layers {
-        LayerBudget::Count(count) => format!("drop {count}"),
-        LayerBudget::Fraction(fraction) => format!("drop {fraction}"),
-    });
-    experts
-        .into_iter()
-        .chain(layers)
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// `name`, or if that is taken `name (kind)`, then `name (kind 2)` and so on: a
-/// report tells models apart by their names.
-fn distinct(name: &str, kind: &str, taken: &mut BTreeSet<String>) -> String {
-    let mut unique = name.to_owned();
-    let mut count = 1;
-    while !taken.insert(unique.clone()) {
-        unique = if count == 1 {
-            format!("{name} ({kind})")
-        } else {
-            format!("{name} ({kind} {count})")
-        };
-        count += 1;
-    }
-    unique
-}
-
 /// Refuses flags that would do nothing.
 fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
     let calibrates =
@@ -299,31 +172,4 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
         &["--calibration", "--calibration-tokens", "--spill"],
         "--prune-experts or --drop-layers, without --stats,",
     )
-}
-
-/// `names` or [`ALL`].
-fn or_all(names: Vec<PossibleValue>) -> PossibleValuesParser {
-    let all = PossibleValue::new(ALL).help("Every one of them");
-    PossibleValuesParser::new(names.into_iter().chain([all]))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_become_unique() {
-        let mut taken = BTreeSet::from(["half".to_owned()]);
-        let names = [
-            ("half", "plan"),
-            ("half", "plan"),
-            ("half", "checkpoint"),
-            ("other", "checkpoint"),
-        ]
-        .map(|(name, kind)| distinct(name, kind, &mut taken));
-        assert_eq!(
-            names,
-            ["half (plan)", "half (plan 2)", "half (checkpoint)", "other"]
-        );
-    }
 }

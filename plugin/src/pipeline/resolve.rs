@@ -155,20 +155,31 @@ impl Model {
     /// else the first end token that `generation_config.json` or `config.json`
     /// names.
     pub fn separator(&self, tokenizer: &Tokenizer) -> Option<u32> {
+        self.end_of_text(tokenizer).first().copied()
+    }
+
+    /// The tokens that end a text: `<|endoftext|>` if the tokenizer has it,
+    /// then the end tokens that `generation_config.json` and `config.json`
+    /// name.
+    pub fn end_of_text(&self, tokenizer: &Tokenizer) -> Vec<u32> {
         let generation = self.checkpoint().dir().join("generation_config.json");
         let generation =
             crate::cache::read_json::<serde_json::Value>(&generation).unwrap_or_default();
-        tokenizer.token_to_id("<|endoftext|>").or_else(|| {
-            [&generation, self.checkpoint().config().value()]
-                .into_iter()
-                .find_map(|config| {
-                    let tokens = &config["eos_token_id"];
-                    tokens
-                        .as_u64()
-                        .or_else(|| tokens.get(0)?.as_u64())
-                        .and_then(|token| u32::try_from(token).ok())
-                })
-        })
+        let mut ends: Vec<u32> = tokenizer.token_to_id("<|endoftext|>").into_iter().collect();
+        for config in [&generation, self.checkpoint().config().value()] {
+            let named = &config["eos_token_id"];
+            let named = named
+                .as_array()
+                .map_or(std::slice::from_ref(named), Vec::as_slice);
+            for token in named.iter().filter_map(serde_json::Value::as_u64) {
+                if let Ok(token) = u32::try_from(token) {
+                    if !ends.contains(&token) {
+                        ends.push(token);
+                    }
+                }
+            }
+        }
+        ends
     }
 }
 

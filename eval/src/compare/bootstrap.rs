@@ -23,6 +23,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::Estimate;
 use crate::evaluator::Statistic;
 use crate::student;
 
@@ -30,33 +31,6 @@ use crate::student;
 pub const RESAMPLES: usize = 2000;
 /// Coverage of an interval unless told otherwise.
 pub const CONFIDENCE: f64 = 0.95;
-
-/// A value and the interval around it.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Estimate {
-    /// From all sequences.
-    pub value: f64,
-    /// Lower end of the interval; absent where a domain has a single
-    /// sequence, whose sampling error nothing tells.
-    pub low: Option<f64>,
-    /// Upper end; present if `low` is.
-    pub high: Option<f64>,
-}
-
-impl Estimate {
-    /// Both ends of the interval, if it is defined.
-    pub fn interval(&self) -> Option<(f64, f64)> {
-        self.low.zip(self.high)
-    }
-
-    /// Whether the interval is defined and excludes zero. For a difference:
-    /// whether the two are distinguishable.
-    pub fn excludes_zero(&self) -> bool {
-        self.interval()
-            .is_some_and(|(low, high)| low > 0.0 || high < 0.0)
-    }
-}
 
 /// The summed outcomes of one sequence under two models.
 #[derive(Debug, Clone, Copy, PartialEq)]

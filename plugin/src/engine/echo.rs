@@ -1,0 +1,226 @@
+//! `POST /v1/completions` with `echo` and `logprobs`: the log-probability of
+//! every token of a prompt, which the engine's own route does not have.
+//!
+//! The answer has the shape of OpenAI's completions. Log-probabilities are
+//! natural, and unlike the engine's they are of the logits as they are. With
+//! `max_tokens` 1 the most probable token is added, whatever it is. Every other
+//! request is passed on untouched.
+
+mod request;
+mod tokens;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::{to_bytes, Body};
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::Json;
+use mistralrs_core::MistralRs;
+use mistralrs_server_core::util::validate_model_name;
+use serde_json::{json, Map, Value};
+use tokenizers::Tokenizer;
+
+use super::ask::Failure;
+use super::load::Engine;
+use super::score::{logits, Logits};
+use super::turn::Turns;
+use crate::Result;
+use request::Asked;
+use tokens::Tokenised;
+
+/// Bytes of a request's body; the engine's own limit.
+const MOST_BYTES: usize = 50 << 20;
+
+/// Answers echoes.
+#[derive(Clone)]
+pub(super) struct Echo {
+    engine: Arc<MistralRs>,
+    id: Arc<str>,
+    tokenizer: Arc<Tokenizer>,
+    turns: Turns,
+    scores: bool,
+}
+
+/// A request that cannot be answered.
+#[derive(Debug, PartialEq)]
+struct Refusal {
+    message: String,
+    /// The field at fault.
+    param: Option<String>,
+}
+
+impl Echo {
+    /// Echoes of what `engine` has loaded; each waits for its turn.
+    ///
+    /// # Errors
+    /// If there is no tokenizer.
+    pub(super) fn new(engine: &Engine, turns: Turns) -> Result<Self> {
+        Ok(Self {
+            engine: engine.mistralrs.clone(),
+            id: engine.id.as_str().into(),
+            tokenizer: Arc::new(engine.tokenizer()?),
+            turns,
+            scores: engine.scores(),
+        })
+    }
+
+    async fn complete(&self, asked: Asked) -> Result<Value, Response> {
+        if let Err(error) = validate_model_name(&asked.model, self.engine.clone()) {
+            // As the engine's own routes say it.
+            let message = json!({ "message": error.to_string() });
+            return Err((StatusCode::INTERNAL_SERVER_ERROR, Json(message)).into_response());
+        }
+        if !self.scores {
+            return Err(Refusal::no_scores().into_response());
+        }
+        let prompts = asked
+            .prompts
+            .iter()
+            .map(|prompt| Tokenised::new(prompt, &self.tokenizer))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(IntoResponse::into_response)?;
+        let mut turn = self.turns.alone().await;
+        let mut choices = Vec::with_capacity(prompts.len());
+        let mut total = 0;
+        for prompt in prompts {
+            total += prompt.ids.len();
+            let (engine, ids) = (self.engine.clone(), prompt.ids.clone());
+            // The turn lasts as long as the engine works, also for a client
+            // that does not wait.
+            let scored = tokio::spawn(async move { (logits(&engine, &ids).await, turn) });
+            let (scored, kept) = scored
+                .await
+                .map_err(|error| failure(Failure::Failed(error.to_string())))?;
+            turn = kept;
+            let choice = tokio::task::block_in_place(|| {
+                self.choice(choices.len(), prompt, &scored.map_err(failure)?, &asked)
+            })?;
+            choices.push(choice);
+        }
+        let added = if asked.continues { choices.len() } else { 0 };
+        let created = SystemTime::now().duration_since(UNIX_EPOCH);
+        Ok(json!({
+            "id": format!("cmpl-{}", self.engine.next_request_id()),
+            "object": "text_completion",
+            "created": created.map_or(0, |since| since.as_secs()),
+            "model": &*self.id,
+            "choices": choices,
+            "usage": {
+                "prompt_tokens": total,
+                "completion_tokens": added,
+                "total_tokens": total + added,
+            },
+        }))
+    }
+
+    /// What is answered about one prompt.
+    fn choice(
+        &self,
+        index: usize,
+        prompt: Tokenised,
+        logits: &Logits,
+        asked: &Asked,
+    ) -> Result<Value, Response> {
+        let name =
+            |token| tokens::name(token, &self.tokenizer).map_err(IntoResponse::into_response);
+        let Tokenised {
+            mut text,
+            mut ids,
+            mut offsets,
+        } = prompt;
+        if asked.continues {
+            let last = logits.after(ids.len() - 1).map_err(failure)?;
+            let token = last.top(1)[0];
+            offsets.push(text.chars().count());
+            ids.push(token);
+            text += &name(token)?;
+        }
+        let mut token_logprobs = vec![Value::Null];
+        let mut top_logprobs = vec![Value::Null];
+        for (before, &token) in ids[1..].iter().enumerate() {
+            let successor = logits.after(before).map_err(failure)?;
+            token_logprobs.push(successor.ln_p(token).into());
+            let mut named = Map::new();
+            // Names may be shared by tokens; the more probable one has it.
+            for other in successor.top(asked.top).into_iter().chain([token]) {
+                named
+                    .entry(name(other)?)
+                    .or_insert_with(|| successor.ln_p(other).into());
+            }
+            top_logprobs.push(named.into());
+        }
+        let names = ids.into_iter().map(name).collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({
+            "index": index,
+            "text": text,
+            "finish_reason": "length",
+            "logprobs": {
+                "tokens": names,
+                "token_logprobs": token_logprobs,
+                "top_logprobs": top_logprobs,
+                "text_offset": offsets,
+            },
+        }))
+    }
+}
+
+/// Answers what asks for an echo with log-probabilities, and passes on the
+/// rest.
+pub(super) async fn answer(State(echo): State<Echo>, request: Request, next: Next) -> Response {
+    if request.method() != Method::POST || request.uri().path() != "/v1/completions" {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
+        return (StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded").into_response();
+    };
+    match Asked::parse(&body) {
+        None => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Some(Err(refusal)) => refusal.into_response(),
+        Some(Ok(asked)) => match echo.complete(asked).await {
+            Ok(answer) => Json(answer).into_response(),
+            Err(response) => response,
+        },
+    }
+}
+
+impl Refusal {
+    fn no_scores() -> Self {
+        Self {
+            message: "`echo` with `logprobs` needs every token of a prompt computed anew; start \
+                      the server with --prefix-cache-n 0"
+                .to_owned(),
+            param: Some("echo".to_owned()),
+        }
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let error = json!({ "error": {
+            "message": self.message,
+            "type": "invalid_request_error",
+            "param": self.param,
+            "code": null,
+        } });
+        (StatusCode::BAD_REQUEST, Json(error)).into_response()
+    }
+}
+
+/// What the engine failed at, or would not do.
+fn failure(failure: Failure) -> Response {
+    match failure {
+        Failure::Refused(message) => Refusal {
+            message,
+            param: None,
+        }
+        .into_response(),
+        Failure::Failed(message) => {
+            let message = json!({ "message": message });
+            (StatusCode::INTERNAL_SERVER_ERROR, Json(message)).into_response()
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How the engine runs: what is asked for, checked and said in its own terms.
+
+use candle_core::Device;
+use mistralrs_core::{
+    DefaultSchedulerMethod, IsqType, MemoryGpuConfig, ModelDType, PagedAttentionConfig,
+    PagedCacheType, SchedulerConfig,
+};
+
+use super::loader::LoaderOptions;
+use crate::surgery::UqffWeights;
+use crate::{Error, Result};
+
+/// How the engine runs.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Sequences that are answered at the same time.
+    pub max_seqs: usize,
+    /// Prefixes whose key-value caches are kept; 0 for none.
+    pub prefix_cache_n: usize,
+    /// Type of the weights in memory; `Auto` is f32 on a CPU.
+    pub dtype: ModelDType,
+    /// Quantisation on loading: `4`, `q4k`, `8`.
+    pub isq: Option<String>,
+    /// Paged attention; needs a GPU.
+    pub paged_attention: PagedAttention,
+    /// The engine's loader.
+    pub loader: LoaderOptions,
+}
+
+/// Paged attention: whether, and with how much memory.
+#[derive(Debug, Clone, Default)]
+pub struct PagedAttention {
+    /// On or off; `None` is on with CUDA.
+    pub mode: Option<bool>,
+    /// Memory for a context of so many tokens.
+    pub context_len: Option<usize>,
+    /// Memory in megabytes.
+    pub memory_mb: Option<usize>,
+    /// Memory as a fraction of what there is.
+    pub memory_fraction: Option<f32>,
+    /// Tokens of a block.
+    pub block_size: Option<usize>,
+}
+
+/// How weights are stored that the engine would quantise so on loading.
+pub(super) fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
+    Some(match isq {
+        None => UqffWeights::Float,
+        Some(IsqType::Q8_0) => UqffWeights::Q8_0,
+        Some(IsqType::Q6K) => UqffWeights::Q6K,
+        Some(IsqType::Q5K) => UqffWeights::Q5K,
+        Some(IsqType::Q4K) => UqffWeights::Q4K,
+        Some(IsqType::Q3K) => UqffWeights::Q3K,
+        Some(IsqType::Q2K) => UqffWeights::Q2K,
+        Some(_) => return None,
+    })
+}
+
+impl EngineOptions {
+    /// Quantisation on loading.
+    pub(super) fn isq(&self, device: &Device) -> Result<Option<IsqType>> {
+        let Some(isq) = &self.isq else {
+            return Ok(None);
+        };
+        let parsed = mistralrs_core::parse_isq_value(isq, Some(device));
+        parsed.map(Some).map_err(|expected| Error::Option {
+            option: "--isq",
+            expected,
+            found: isq.clone(),
+        })
+    }
+
+    /// Type of the weights in memory.
+    pub(super) fn dtype(&self, device: &Device) -> Result<ModelDType> {
+        match self.dtype {
+            // `Auto` would be f16, which is slow and imprecise there.
+            ModelDType::Auto if device.is_cpu() => Ok(ModelDType::F32),
+            ModelDType::BF16 if device.is_cpu() => Err(Error::Option {
+                option: "--dtype",
+                expected: "auto, f32 or f16 on a CPU".to_owned(),
+                found: "bf16".to_owned(),
+            }),
+            dtype => Ok(dtype),
+        }
+    }
+
+    /// Who runs when, without paged attention.
+    pub(super) fn unpaged(&self) -> Result<SchedulerConfig> {
+        let max_seqs = self.max_seqs.try_into().map_err(|_| Error::Option {
+            option: "--max-seqs",
+            expected: "at least 1".to_owned(),
+            found: self.max_seqs.to_string(),
+        })?;
+        Ok(SchedulerConfig::DefaultScheduler {
+            method: DefaultSchedulerMethod::Fixed(max_seqs),
+        })
+    }
+}
+
+impl PagedAttention {
+    /// The engine's setting for `device`; `None` is off.
+    pub(super) fn config(&self, device: &Device) -> Result<Option<PagedAttentionConfig>> {
+        let unsupported = !mistralrs_core::paged_attn_supported() || device.is_cpu();
+        if unsupported {
+            let asked = [
+                ("--paged-attn on", self.mode == Some(true)),
+                ("--pa-context-len", self.context_len.is_some()),
+                ("--pa-memory-mb", self.memory_mb.is_some()),
+                ("--pa-memory-fraction", self.memory_fraction.is_some()),
+                ("--pa-block-size", self.block_size.is_some()),
+            ];
+            return match asked.iter().find(|(_, asked)| *asked) {
+                None => Ok(None),
+                Some((option, _)) => Err(Error::Option {
+                    option,
+                    expected: "a build and a device with paged attention".to_owned(),
+                    found: if device.is_cpu() { "the CPU" } else { "none" }.to_owned(),
+                }),
+            };
+        }
+        if !self.mode.unwrap_or(device.is_cuda()) {
+            return Ok(None);
+        }
+        let memory = match (self.context_len, self.memory_mb, self.memory_fraction) {
+            (Some(tokens), ..) => MemoryGpuConfig::ContextSize(tokens),
+            (_, Some(megabytes), _) => MemoryGpuConfig::MbAmount(megabytes),
+            (_, _, fraction) => MemoryGpuConfig::Utilization(fraction.unwrap_or(0.9)),
+        };
+        PagedAttentionConfig::new(self.block_size, memory, PagedCacheType::Auto)
+            .map(Some)
+            .map_err(super::failed("setting up paged attention"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paged_attention_flags_are_refused_where_they_would_do_nothing() {
+        let off = PagedAttention::default();
+        assert!(off.config(&Device::Cpu).unwrap().is_none());
+        let fraction = PagedAttention {
+            memory_fraction: Some(0.5),
+            ..off.clone()
+        };
+        for asked in [
+            PagedAttention {
+                mode: Some(true),
+                ..off
+            },
+            fraction,
+        ] {
+            assert!(matches!(
+                asked.config(&Device::Cpu),
+                Err(Error::Option { .. })
+            ));
+        }
+    }
+}
