@@ -173,6 +173,44 @@ pub enum Error {
         /// What to do about it.
         advice: Option<&'static str>,
     },
+    /// A sweep file is malformed.
+    #[error("{}: not a usable sweep: line {line}: {reason}", path.display())]
+    SweepFile {
+        /// File.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A sweep was written by another version.
+    #[error("{}: sweep version {found}; this build reads {supported}", path.display())]
+    SweepVersion {
+        /// File.
+        path: PathBuf,
+        /// Version in the file.
+        found: u64,
+        /// Version this build reads.
+        supported: u32,
+    },
+    /// A sweep was started with other settings than it is to be continued with.
+    #[error("{}: {setting}: expected {expected}, found {found}", path.display())]
+    OtherSweep {
+        /// File.
+        path: PathBuf,
+        /// Name of the setting.
+        setting: String,
+        /// What it is now.
+        expected: String,
+        /// What it was when the file was started.
+        found: String,
+    },
+    /// Another process writes the sweep.
+    #[error("{}: another process is writing it", path.display())]
+    SweepLocked {
+        /// File.
+        path: PathBuf,
+    },
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
@@ -207,6 +245,13 @@ impl Error {
             Self::NonFinite { .. } => {
                 "the checkpoint is damaged, or a plan removed what it cannot do without"
             }
+            Self::SweepFile { .. } | Self::SweepVersion { .. } => {
+                "nothing was changed in it; name another file to start a sweep"
+            }
+            Self::OtherSweep { .. } => {
+                "points of one file must be comparable: name another file, or give the options it was started with"
+            }
+            Self::SweepLocked { .. } => "wait for it, or name another file",
             Self::ReportFile { .. } | Self::ReportVersion { .. } => {
                 "run `eval` again with this version"
             }

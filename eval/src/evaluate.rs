@@ -1,17 +1,22 @@
 //! Runs a reference and its variants over held-out text.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod check;
 
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use candle_core::Tensor;
 use router_stats::calibration::Sequences;
 use router_stats::family::Keep;
-use router_stats::forward::Model;
+use router_stats::forward::{Head, Model};
 use router_stats::progress::Progress;
+use router_stats::size::Size;
 
 use crate::compare::{Bootstrap, CONFIDENCE, RESAMPLES};
 use crate::evaluator::EVALUATORS;
 use crate::report::{Domain, Model as Measured, Predictions, Provenance, Report};
 use crate::score::{score, Meter, Outcomes, Run};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Sums are rounded to one part in so many of a nat or token, so that a report
 /// stays small.
@@ -60,10 +65,8 @@ impl Default for EvalOptions {
 /// of at most 64 MB of rows of both.
 ///
 /// # Errors
-/// [`Error::Option`], [`Error::DuplicateName`], [`Error::Vocabulary`],
-/// [`Error::Token`] and [`Error::NoPredictions`] before anything runs;
-/// [`Error::NonFinite`] for a model that does not predict; otherwise what
-/// running a checkpoint can give, an interruption included.
+/// Those of [`Evaluation::new`] and [`Evaluation::measure`]; what can be refused
+/// is refused before anything runs.
 pub fn evaluate(
     reference: &Variant<'_>,
     variants: &[Variant<'_>],
@@ -71,65 +74,159 @@ pub fn evaluate(
     options: &EvalOptions,
     progress: &dyn Progress,
 ) -> Result<Report> {
-    check(reference, variants, sequences, options)?;
-    let batches = sequences.batches(options.batch_tokens);
-    let hidden = |variant: &Variant<'_>| {
-        variant.model.hidden_states(
-            sequences,
-            variant.keep.as_ref(),
-            options.batch_tokens,
-            progress,
-        )
-    };
-    let tokens = sequences.tokens.len() as u64;
-    let meter = |pass: usize| Meter {
-        progress,
-        done: tokens * pass as u64,
-        total: tokens * variants.len().max(1) as u64,
-    };
-
-    let expected = hidden(reference)?;
-    let head = reference.model.head()?;
-    let original = Run {
-        variant: reference,
-        head: &head,
-        hidden: &expected,
-    };
-    let mut of_reference = None;
+    check::options(options)?;
+    check::names(std::iter::once(reference).chain(variants))?;
+    for variant in variants {
+        check::vocabulary(reference, variant)?;
+    }
+    let mut evaluation = Evaluation::new(reference, sequences, options, progress)?;
     let mut measured = Vec::new();
     for (pass, variant) in variants.iter().enumerate() {
-        let states = hidden(variant)?;
-        // A masked model has the head of the original, which may be large.
-        let own = if std::ptr::eq(variant.model, reference.model) {
+        measured.push(evaluation.pass(variant, progress, pass, variants.len())?);
+    }
+    evaluation.report(measured, progress)
+}
+
+/// A reference that has been run, and what variants are measured against. Its
+/// hidden states are held until it is dropped.
+pub struct Evaluation<'a> {
+    reference: &'a Variant<'a>,
+    sequences: &'a Sequences,
+    options: EvalOptions,
+    batches: Vec<Range<usize>>,
+    head: Head,
+    /// Final-norm hidden states [tokens, H] of the reference, of every batch.
+    hidden: Vec<Tensor>,
+    /// Summed outcomes of the reference, once something was scored.
+    sums: Option<Vec<Outcomes>>,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Runs the reference.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option), `DuplicateName`, `Token` and
+    /// `NoPredictions` before anything runs; otherwise what running a
+    /// checkpoint can give, an interruption included.
+    pub fn new(
+        reference: &'a Variant<'a>,
+        sequences: &'a Sequences,
+        options: &EvalOptions,
+        progress: &dyn Progress,
+    ) -> Result<Self> {
+        check::options(options)?;
+        check::text(reference, sequences)?;
+        Ok(Self {
+            hidden: hidden_states(reference, sequences, options, progress)?,
+            head: reference.model.head()?,
+            batches: sequences.batches(options.batch_tokens),
+            sums: None,
+            options: options.clone(),
+            reference,
+            sequences,
+        })
+    }
+
+    /// Measures one variant: its sums, without estimates, which
+    /// [`report`](Self::report) adds.
+    ///
+    /// # Errors
+    /// [`Error::Vocabulary`](crate::Error::Vocabulary); `NonFinite` for a model that does not
+    /// predict; otherwise what running a checkpoint can give.
+    pub fn measure(&mut self, variant: &Variant<'_>, progress: &dyn Progress) -> Result<Measured> {
+        check::vocabulary(self.reference, variant)?;
+        self.pass(variant, progress, 0, 1)
+    }
+
+    /// The report on what has been measured; the reference is always in it.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for a reference that does not predict.
+    pub fn report(&mut self, variants: Vec<Measured>, progress: &dyn Progress) -> Result<Report> {
+        let sums = match self.sums.take() {
+            Some(sums) => sums,
+            None => {
+                let meter = self.meter(progress, 0, 1);
+                score(self.original(), None, self.sequences, &self.batches, meter)?.reference
+            }
+        };
+        let reference = measured(self.reference, self.sequences, &sums, false)?;
+        self.sums = Some(sums);
+        Ok(Report::new(
+            provenance(self.sequences, &self.options),
+            predictions(self.sequences),
+            reference,
+            variants,
+        ))
+    }
+
+    fn pass(
+        &mut self,
+        variant: &Variant<'_>,
+        progress: &dyn Progress,
+        pass: usize,
+        passes: usize,
+    ) -> Result<Measured> {
+        let hidden = hidden_states(variant, self.sequences, &self.options, progress)?;
+        // A masked or quantised model has the head of the original, which may
+        // be large.
+        let original = self.reference.model.checkpoint();
+        let own = if std::ptr::eq(variant.model.checkpoint(), original) {
             None
         } else {
             Some(variant.model.head()?)
         };
         let run = Run {
             variant,
-            head: own.as_ref().unwrap_or(&head),
-            hidden: &states,
+            head: own.as_ref().unwrap_or(&self.head),
+            hidden: &hidden,
         };
-        let sums = score(original, Some(run), sequences, &batches, meter(pass))?;
-        measured.push(measure(variant, sequences, &sums.variant, true)?);
-        of_reference.get_or_insert(sums.reference);
+        let meter = self.meter(progress, pass, passes);
+        let sums = score(
+            self.original(),
+            Some(run),
+            self.sequences,
+            &self.batches,
+            meter,
+        )?;
+        self.sums.get_or_insert(sums.reference);
+        measured(variant, self.sequences, &sums.variant, true)
     }
-    let of_reference = match of_reference {
-        Some(sums) => sums,
-        None => score(original, None, sequences, &batches, meter(0))?.reference,
-    };
-    let reference = measure(reference, sequences, &of_reference, false)?;
-    Ok(Report::new(
-        provenance(sequences, options),
-        predictions(sequences),
-        reference,
-        measured,
-    ))
+
+    fn original(&self) -> Run<'_> {
+        Run {
+            variant: self.reference,
+            head: &self.head,
+            hidden: &self.hidden,
+        }
+    }
+
+    fn meter<'b>(&self, progress: &'b dyn Progress, pass: usize, passes: usize) -> Meter<'b> {
+        let tokens = self.sequences.tokens.len() as u64;
+        Meter {
+            progress,
+            done: tokens * pass as u64,
+            total: tokens * passes as u64,
+        }
+    }
+}
+
+fn hidden_states(
+    variant: &Variant<'_>,
+    sequences: &Sequences,
+    options: &EvalOptions,
+    progress: &dyn Progress,
+) -> Result<Vec<Tensor>> {
+    let keep = variant.keep.as_ref();
+    let batch_tokens = options.batch_tokens;
+    Ok(variant
+        .model
+        .hidden_states(sequences, keep, batch_tokens, progress)?)
 }
 
 /// Names a model and rounds its sums; sequences without predictions are left
 /// out.
-fn measure(
+fn measured(
     variant: &Variant<'_>,
     sequences: &Sequences,
     sums: &[Outcomes],
@@ -146,13 +243,22 @@ fn measure(
             (evaluator.name().to_owned(), column.collect())
         })
         .collect();
+    let model = variant.model;
+    let everything = Keep::all(model.topology());
+    let keep = variant.keep.as_ref().unwrap_or(&everything);
+    let size = Size::quantized(
+        model.checkpoint(),
+        model.family(),
+        model.topology(),
+        keep,
+        model.quantization(),
+    )?;
     Ok(Measured {
         name: variant.name.clone(),
-        fingerprint: variant.model.checkpoint().fingerprint()?,
-        masked: variant
-            .keep
-            .as_ref()
-            .is_some_and(|keep| !keep.is_identity(variant.model.topology())),
+        fingerprint: model.checkpoint().fingerprint()?,
+        masked: !keep.is_identity(model.topology()),
+        quantization: model.quantization(),
+        bytes: Some(size.bytes),
         all: BTreeMap::new(),
         domains: BTreeMap::new(),
         sums,
@@ -214,86 +320,5 @@ fn provenance(sequences: &Sequences, options: &EvalOptions) -> Provenance {
     }
 }
 
-/// Everything that can be refused before a model runs.
-fn check(
-    reference: &Variant<'_>,
-    variants: &[Variant<'_>],
-    sequences: &Sequences,
-    options: &EvalOptions,
-) -> Result<()> {
-    let unusable = |option, expected, found: String| {
-        Err(Error::Option {
-            option,
-            expected,
-            found,
-        })
-    };
-    if options.resamples < 2 {
-        return unusable("resamples", "at least 2", options.resamples.to_string());
-    }
-    if !(options.confidence > 0.0 && options.confidence < 1.0) {
-        return unusable(
-            "confidence",
-            "a number between 0 and 1",
-            options.confidence.to_string(),
-        );
-    }
-    if options.batch_tokens == 0 {
-        return unusable("batch tokens", "at least 1", "0".to_owned());
-    }
-    unique(
-        "model",
-        std::iter::once(reference)
-            .chain(variants)
-            .map(|variant| &variant.name),
-    )?;
-    unique("domain", sequences.names.iter())?;
-    let vocabulary = reference.model.topology().vocab;
-    for variant in variants {
-        let found = variant.model.topology().vocab;
-        if found != vocabulary {
-            return Err(Error::Vocabulary {
-                reference: reference.name.clone(),
-                variant: variant.name.clone(),
-                expected: vocabulary,
-                found,
-            });
-        }
-    }
-    for sequence in 0..sequences.len() {
-        if let Some(&token) = sequences
-            .sequence(sequence)
-            .iter()
-            .find(|&&token| token as usize >= vocabulary)
-        {
-            return Err(Error::Token {
-                model: reference.name.clone(),
-                vocabulary,
-                token,
-                sequence,
-            });
-        }
-    }
-    let weighs = |sequence| sequences.weights[usize::from(sequences.domains[sequence])] > 0.0;
-    if predicted(sequences).any(weighs) {
-        Ok(())
-    } else {
-        Err(Error::NoPredictions)
-    }
-}
-
-fn unique<'a>(what: &'static str, names: impl Iterator<Item = &'a String>) -> Result<()> {
-    let mut seen = BTreeSet::new();
-    for name in names {
-        if !seen.insert(name) {
-            return Err(Error::DuplicateName {
-                what,
-                name: name.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;

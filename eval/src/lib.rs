@@ -19,9 +19,11 @@ pub mod page;
 pub mod report;
 mod score;
 mod student;
+pub mod sweep;
 pub mod task;
 
 pub use compare::Estimate;
 pub use error::{Error, Result};
-pub use evaluate::{evaluate, EvalOptions, Variant};
+pub use evaluate::{evaluate, EvalOptions, Evaluation, Variant};
 pub use report::Report;
+pub use sweep::Sweep;

@@ -1,4 +1,4 @@
-//! Quantiles of Student's t distribution.
+//! Quantiles and tails of Student's t distribution.
 
 use std::f64::consts::FRAC_PI_2;
 
@@ -38,7 +38,24 @@ pub(crate) fn quantile(confidence: f64, freedom: f64) -> f64 {
     freedom.sqrt() * (start + width).tan()
 }
 
-/// The same for the normal distribution, the limit of many degrees of freedom.
+/// P(|T| ≥ |t|) for `freedom` ≥ 1 degrees of freedom: the two-sided p-value of
+/// `t`.
+pub(crate) fn p_value(t: f64, freedom: f64) -> f64 {
+    let end = FRAC_PI_2.min(REACH / freedom.sqrt());
+    let density = |theta: f64| theta.cos().max(0.0).powf(freedom - 1.0);
+    let area = |from: f64, to: f64| {
+        let step = (to - from) / STEPS as f64;
+        let one = |i: usize| {
+            let left = from + i as f64 * step;
+            step / 6.0 * (density(left) + 4.0 * density(left + step / 2.0) + density(left + step))
+        };
+        (0..STEPS).map(one).sum::<f64>()
+    };
+    let at = (t.abs() / freedom.sqrt()).atan().min(end);
+    (area(at, end) / area(0.0, end)).clamp(0.0, 1.0)
+}
+
+/// [`quantile`] of the normal distribution, the limit of many degrees of freedom.
 pub(crate) fn normal_quantile(confidence: f64) -> f64 {
     const MANY: f64 = 1e8;
     quantile(confidence, MANY)
@@ -67,6 +84,24 @@ mod tests {
         }
         assert!((normal_quantile(0.95) - 1.959_964).abs() < 1e-5);
         assert!((normal_quantile(0.99) - 2.575_829).abs() < 1e-5);
+    }
+
+    #[test]
+    fn tails_are_what_quantiles_leave() {
+        for freedom in [1.0, 2.3, 10.0, 200.0] {
+            for confidence in [0.5, 0.95, 0.999] {
+                let t = quantile(confidence, freedom);
+                for t in [t, -t] {
+                    let p = p_value(t, freedom);
+                    assert!(
+                        (p - (1.0 - confidence)).abs() < 1e-6,
+                        "{p} at {t}, {freedom}"
+                    );
+                }
+            }
+            assert!((p_value(0.0, freedom) - 1.0).abs() < 1e-12);
+            assert!(p_value(1e9, freedom) < 1e-6);
+        }
     }
 
     #[test]

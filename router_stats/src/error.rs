@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::forward::Quantization;
+
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -174,6 +176,20 @@ pub enum Error {
         /// What it holds.
         found: String,
     },
+    /// A matrix cannot be rounded through a GGML type.
+    #[error("{}: tensor `{tensor}`: cannot be {quantization}: expected {expected}, found {found}", path.display())]
+    Unquantizable {
+        /// Checkpoint directory.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+        /// The type.
+        quantization: Quantization,
+        /// What the type can hold.
+        expected: String,
+        /// What the matrix is.
+        found: String,
+    },
     /// The checkpoint has no tokenizer.
     #[error("{}: expected tokenizer.json, found none", path.display())]
     NoTokenizer {
@@ -324,6 +340,9 @@ impl Error {
             Self::Dtype { .. } | Self::MixedDtypes { .. } => "convert the checkpoint to bf16, f16 or f32 first",
             Self::Quantization { .. } => {
                 "use the model's bf16, f16 or f32 weights; of quantised ones only fp8 with block scales is read"
+            }
+            Self::Unquantizable { .. } => {
+                "types that end in `_0` have blocks of 32 weights, the others of 256; larger blocks fit fewer matrices"
             }
             Self::NonFinite { .. } | Self::Scale { .. } => {
                 "the checkpoint is damaged or was exported wrongly; download it again"

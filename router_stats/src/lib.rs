@@ -15,6 +15,7 @@ pub mod family;
 pub mod forward;
 pub mod observer;
 pub mod progress;
+pub mod size;
 pub mod stats;
 
 pub use error::{Error, Result};

@@ -325,3 +325,37 @@ fn eval_names_the_allocators_it_compares() {
         ["", " lamp", " alpha-coverage", " knapsack"].map(|name| format!("reap{name} 0.5"));
     assert_eq!(names, expected);
 }
+
+#[test]
+fn eval_rounds_the_model_and_every_plan() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let stats = workshop.calibrate("qwen3_moe", &[]).display().to_string();
+    let text = repository("models/demo/held-out/stories.txt");
+    let text = ["--text", &text, "--eval-tokens", "256", "--seq-len", "64"];
+    let mut args = vec!["eval", "-m", &model, "--stats", &stats, "--quantize"];
+    args.extend(["q8_0,q2k", "--prune-experts", "0.5"]);
+    let report = workshop.succeed(&[&args[..], &text, &["--json"]].concat());
+    let report = report.json();
+    let variants = report["variants"].as_array().unwrap();
+    let names = ["q8_0", "q2k", "reap 0.5", "reap 0.5 q8_0", "reap 0.5 q2k"];
+    assert!(variants.iter().map(|variant| &variant["name"]).eq(names));
+    let bytes = |variant: &serde_json::Value| variant["bytes"].as_u64().unwrap();
+    let shown = workshop.succeed(&["inspect", &model, "--json"]).json();
+    assert_eq!(bytes(&report["reference"]), shown["size"]["bytes"]);
+    for [more, less] in [[0, 1], [0, 3], [2, 3], [3, 4]] {
+        assert!(bytes(&variants[more]) > bytes(&variants[less]));
+    }
+    assert_eq!(variants[4]["quantization"], "q2k");
+    assert!(variants[2]["quantization"].is_null());
+    let table = workshop.succeed(&[&args[..], &text].concat()).stdout;
+    assert!(table.contains("of the reference"), "{table}");
+
+    let narrow = repository("tests/golden/glm4_moe");
+    let refused =
+        workshop.run(&[&["eval", "-m", &narrow, "--quantize", "q4k"], &text[..]].concat());
+    refused.expect_failure(
+        1,
+        &["a multiple of 256 elements", "hint: types that end in `_0`"],
+    );
+}

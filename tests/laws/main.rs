@@ -10,6 +10,7 @@ mod engine;
 mod golden;
 mod identity;
 mod oracle;
+mod quantized;
 mod readme;
 mod resume;
 mod shards;

@@ -215,7 +215,7 @@ fn means<'a>(clusters: impl Iterator<Item = &'a Cluster>) -> Option<Means> {
 }
 
 /// Linear interpolation between order statistics of a non-empty sorted list.
-fn percentile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn percentile(sorted: &[f64], share: f64) -> f64 {
     let position = share * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

@@ -7,12 +7,15 @@
 mod bootstrap;
 mod holm;
 mod sign;
+mod spread;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use bootstrap::percentile;
 pub use bootstrap::{Bootstrap, Cluster, Resampled, CONFIDENCE, RESAMPLES};
 pub use holm::holm;
 pub use sign::sign_test;
+pub(crate) use spread::Spread;
 
 /// A value and the interval around it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

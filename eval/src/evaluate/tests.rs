@@ -289,3 +289,25 @@ fn what_cannot_be_evaluated_is_refused_first() {
     };
     assert!(error(&[], &text, &certain).contains("confidence: expected a number between 0 and 1"));
 }
+
+#[test]
+fn variants_that_come_one_by_one_are_measured_as_together() {
+    let (_dir, model) = model(VOCAB);
+    let sequences = sequences();
+    let reference = variant("original", &model, None);
+    let variants = [
+        variant("masked", &model, Some(without_an_expert(&model))),
+        variant("same", &model, None),
+    ];
+    let together = evaluate(&reference, &variants, &sequences, &OPTIONS, &Silent).unwrap();
+    let mut evaluation = Evaluation::new(&reference, &sequences, &OPTIONS, &Silent).unwrap();
+    // The reference's own sums do not depend on what was measured before.
+    let alone = evaluation.report(Vec::new(), &Silent).unwrap();
+    assert_eq!(alone.reference, together.reference);
+    for (variant, expected) in variants.iter().zip(&together.variants) {
+        let measured = evaluation.measure(variant, &Silent).unwrap();
+        let report = evaluation.report(vec![measured], &Silent).unwrap();
+        assert_eq!(report.variants[0], *expected);
+        assert_eq!(report.reference, together.reference);
+    }
+}

@@ -104,6 +104,15 @@ impl Statistic {
         }
     }
 
+    /// The linear part that [`transform`](Self::transform) takes to `metric`.
+    pub fn contrast_of(self, metric: f64) -> f64 {
+        match self {
+            Self::Mean | Self::Difference | Self::Proportion => metric,
+            Self::Exp => metric.ln(),
+            Self::Ratio => metric.ln_1p(),
+        }
+    }
+
     /// The increasing function that takes the linear part to the metric.
     pub fn transform(self, contrast: f64) -> f64 {
         match self {
@@ -192,6 +201,8 @@ mod tests {
         use Statistic::{Difference, Exp, Mean, Proportion, Ratio};
         for statistic in [Mean, Proportion, Exp, Difference, Ratio] {
             assert!(statistic.transform(0.3) < statistic.transform(0.4));
+            let there = statistic.contrast_of(statistic.transform(0.3));
+            assert!((there - 0.3).abs() < 1e-12);
             assert!(statistic.paired().is_paired());
             assert_eq!(
                 statistic

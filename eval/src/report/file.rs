@@ -25,6 +25,18 @@ impl Report {
         };
         let value: Value =
             serde_json::from_str(&text).map_err(|error| unusable(error.to_string()))?;
+        Self::from_value(path, value)
+    }
+
+    /// Reads and checks a report that is part of the file at `path`.
+    ///
+    /// # Errors
+    /// [`Error::ReportVersion`] or [`Error::ReportFile`].
+    pub(crate) fn from_value(path: &Path, value: Value) -> Result<Self> {
+        let unusable = |reason: String| Error::ReportFile {
+            path: path.to_path_buf(),
+            reason,
+        };
         match value.get("version").and_then(Value::as_u64) {
             Some(found) if found == u64::from(VERSION) => {}
             Some(found) => {
@@ -124,7 +136,7 @@ impl Report {
     }
 }
 
-fn check_sums(model: &Model, sequences: usize, compared: bool) -> Result<(), String> {
+pub(crate) fn check_sums(model: &Model, sequences: usize, compared: bool) -> Result<(), String> {
     for evaluator in EVALUATORS
         .iter()
         .filter(|evaluator| compared || !evaluator.against_reference())

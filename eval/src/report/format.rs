@@ -7,7 +7,7 @@ use crate::evaluator::Unit;
 const INDENT: &str = "  ";
 
 /// `+14.1% [+13.2, +15.1]`; without an interval `+14.1% [?]`.
-pub(super) fn cell(unit: Unit, signed: bool, estimate: &Estimate) -> String {
+pub(crate) fn cell(unit: Unit, signed: bool, estimate: &Estimate) -> String {
     let value = number(unit, signed, estimate.value);
     let bare = |x| number(unit, signed, x).trim_end_matches('%').to_owned();
     match estimate.interval() {
@@ -17,7 +17,7 @@ pub(super) fn cell(unit: Unit, signed: bool, estimate: &Estimate) -> String {
 }
 
 /// A number as its unit is written, with a sign if it is a change.
-pub(super) fn number(unit: Unit, signed: bool, value: f64) -> String {
+pub(crate) fn number(unit: Unit, signed: bool, value: f64) -> String {
     let (value, digits, suffix) = match unit {
         Unit::Nats | Unit::Bits => (value, 4, ""),
         Unit::Perplexity if value.abs() >= 1000.0 => (value, 0, ""),
@@ -34,7 +34,7 @@ pub(super) fn number(unit: Unit, signed: bool, value: f64) -> String {
 }
 
 /// Rounds to decimals, and −0 to 0.
-pub(super) fn rounded(value: f64, digits: i32) -> f64 {
+pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
     (value * scale).round() / scale + 0.0
 }
@@ -53,15 +53,15 @@ pub fn thousands(n: u64) -> String {
 }
 
 /// The start of a hash.
-pub(super) fn short(hash: &str) -> String {
+pub(crate) fn short(hash: &str) -> String {
     hash.chars().take(12).collect()
 }
 
-pub(super) fn length(text: &str) -> usize {
+pub(crate) fn length(text: &str) -> usize {
     text.chars().count()
 }
 
-pub(super) fn padded(text: &str, width: usize) -> String {
+pub(crate) fn padded(text: &str, width: usize) -> String {
     format!("{text}{}", " ".repeat(width.saturating_sub(length(text))))
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn shortened(name: &str, longest: usize) -> String {
 }
 
 /// Breaks at spaces; continued lines are indented.
-pub(super) fn wrap(line: &str, width: usize) -> Vec<String> {
+pub(crate) fn wrap(line: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in line.split(' ') {
         let last = lines.len() - 1;

@@ -5,15 +5,18 @@
 //! numbers and their provenance; [`Report::write`] stores them, [`Report::to_text`] prints them.
 
 mod file;
-mod format;
+pub(crate) mod format;
 mod table;
 
 use std::collections::BTreeMap;
 
+use router_stats::forward::Quantization;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use format::shortened;
+pub(crate) use file::check_sums;
 pub use format::thousands;
+pub(crate) use table::Block;
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
 use crate::evaluator::{self, Statistic, EVALUATORS};
@@ -82,7 +85,7 @@ pub struct Predictions {
 }
 
 /// What was measured of one model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     /// Unique name.
@@ -91,6 +94,12 @@ pub struct Model {
     pub fingerprint: String,
     /// Whether experts or layers of that checkpoint were masked.
     pub masked: bool,
+    /// What its weights were rounded through, if they were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+    /// Bytes of its weights, if they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
     /// Of the domains mixed by weight.
     pub all: Estimates,
     /// Of each domain that has text.
@@ -233,31 +242,35 @@ impl Report {
     /// Resamples two models together, domain by domain. A model without sums
     /// of this evaluator (the reference, of comparisons) counts as zero.
     fn resample(&self, left: &Model, right: &Model, evaluator: &str) -> Vec<(&Domain, Resampled)> {
+        let bootstrap = &self.provenance.bootstrap;
+        let domains = self.provenance.domains.iter().enumerate();
+        domains
+            .filter_map(|(index, domain)| {
+                let clusters = self.clusters(index, left, right, evaluator);
+                Some((domain, bootstrap.resample(&domain.name, &clusters)?))
+            })
+            .collect()
+    }
+
+    /// Outcomes of a domain by cluster. A model without sums of this evaluator
+    /// (the reference, of comparisons) counts as zero.
+    pub(crate) fn clusters(
+        &self,
+        domain: usize,
+        left: &Model,
+        right: &Model,
+        evaluator: &str,
+    ) -> Vec<Cluster> {
         let sum = |model: &Model, sequence: usize| {
             model.sums.get(evaluator).map_or(0.0, |sums| sums[sequence])
         };
-        let domain = |(index, domain)| {
-            let clusters: Vec<Cluster> = (0..self.predictions.tokens.len())
-                .filter(|&sequence| usize::from(self.predictions.domains[sequence]) == index)
-                .map(|sequence| Cluster {
-                    tokens: f64::from(self.predictions.tokens[sequence]),
-                    left: sum(left, sequence),
-                    right: sum(right, sequence),
-                })
-                .collect();
-            let domain: &Domain = domain;
-            Some((
-                domain,
-                self.provenance
-                    .bootstrap
-                    .resample(&domain.name, &clusters)?,
-            ))
-        };
-        self.provenance
-            .domains
-            .iter()
-            .enumerate()
-            .filter_map(domain)
+        (0..self.predictions.tokens.len())
+            .filter(|&sequence| usize::from(self.predictions.domains[sequence]) == domain)
+            .map(|sequence| Cluster {
+                tokens: f64::from(self.predictions.tokens[sequence]),
+                left: sum(left, sequence),
+                right: sum(right, sequence),
+            })
             .collect()
     }
 
@@ -279,4 +292,4 @@ impl Report {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,6 +2,8 @@
 //!
 //! One block per metric, models down, domains across.
 
+mod sizes;
+
 use std::fmt::Write;
 
 use super::format::{cell, length, number, padded, rounded, short, shortened, thousands, wrap};
@@ -26,10 +28,10 @@ const GAP: &str = "  ";
 
 /// One table: a title, a header and rows of as many cells, the first of each
 /// being the name of a model.
-struct Block {
-    title: String,
-    header: Vec<String>,
-    rows: Vec<Vec<String>>,
+pub(crate) struct Block {
+    pub(crate) title: String,
+    pub(crate) header: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
 }
 
 impl Report {
@@ -122,6 +124,7 @@ impl Report {
         let mut blocks: Vec<Block> = shown.map(|(_, metric)| self.block(metric)).collect();
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
+        blocks.extend(self.sizes());
         blocks
     }
 
@@ -236,7 +239,7 @@ impl Report {
 
 impl Block {
     /// Appends the block; names left, numbers right.
-    fn text(&self, width: usize, text: &mut String) {
+    pub(crate) fn text(&self, width: usize, text: &mut String) {
         let longest = (width / 3).max(8);
         let names: Vec<String> = self
             .rows
@@ -284,7 +287,8 @@ impl Block {
         }
     }
 
-    fn markdown(&self, text: &mut String) {
+    /// Appends the block.
+    pub(crate) fn markdown(&self, text: &mut String) {
         let line = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
             format!("| {} |\n", cells.join(" | "))

@@ -4,7 +4,7 @@ use super::*;
 
 /// A report on two domains; variants lose `losses` nats per token, and a
 /// little more on some sequences than on others.
-pub(super) fn sample(losses: &[(&str, f64)]) -> Report {
+pub(crate) fn sample(losses: &[(&str, f64)]) -> Report {
     let names = ["code", "math", "empty"];
     let sequences = 24u32;
     let predictions = Predictions {
@@ -26,6 +26,8 @@ pub(super) fn sample(losses: &[(&str, f64)]) -> Report {
         name: name.to_owned(),
         fingerprint: format!("{:064x}", name.len()),
         masked: name != "original",
+        quantization: None,
+        bytes: None,
         all: Estimates::new(),
         domains: BTreeMap::new(),
         sums: sums

@@ -2,14 +2,13 @@
 
 mod made;
 mod names;
+mod variants;
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::ArgGroup;
 use prune_eval::{EvalOptions, Variant};
-use router_stats::family::Keep;
 
 use super::args::{
     allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
@@ -19,6 +18,7 @@ use super::given::Given;
 use super::{output, Global};
 use crate::pipeline::{self, EvaluationOptions};
 use crate::plan::{LayerBudget, ValidPlan};
+use variants::Variants;
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
@@ -54,6 +54,11 @@ pub(super) struct Args {
     /// Which layers go in plans made on the fly
     #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(layer_criteria()), requires = "drop_layers")]
     layer_criterion: String,
+
+    /// Types to round weights through, of the model, and of every plan and
+    /// checkpoint, or `all`
+    #[arg(long, value_delimiter = ',', value_name = "TYPE,…", value_parser = made::or_all(variants::types()))]
+    quantize: Vec<String>,
 
     #[command(flatten)]
     constraints: ConstraintArgs,
@@ -115,21 +120,22 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         })
         .collect::<crate::Result<Vec<_>>>()?;
 
-    let mut taken = BTreeSet::from([model.name.clone()]);
-    let mut variants: Vec<Variant<'_>> = Vec::new();
-    let variant = |name: &str, model, keep: Option<&Keep>| Variant {
-        name: name.to_owned(),
-        model,
-        keep: keep.cloned(),
-    };
-    variants.extend(plans.iter().map(|(name, plan)| {
-        let name = names::distinct(name, "plan", &mut taken);
-        variant(&name, &model.forward, Some(plan.keep()))
-    }));
-    variants.extend(checkpoints.iter().map(|checkpoint| {
-        let name = names::distinct(&checkpoint.name, "checkpoint", &mut taken);
-        variant(&name, &checkpoint.forward, None)
-    }));
+    let types = variants::asked(&args.quantize)?;
+    let rounded = variants::rounded(&model.forward, &types)?;
+    let rounded_checkpoints = checkpoints
+        .iter()
+        .map(|checkpoint| variants::rounded(&checkpoint.forward, &types))
+        .collect::<router_stats::Result<Vec<_>>>()?;
+    let mut variants = Variants::new(&model.name);
+    variants.add_rounded(None, &rounded, None);
+    for (name, plan) in &plans {
+        variants.add(name, "plan", &model.forward, Some(plan.keep()));
+        variants.add_rounded(Some(name), &rounded, Some(plan.keep()));
+    }
+    for (checkpoint, rounded) in checkpoints.iter().zip(&rounded_checkpoints) {
+        variants.add(&checkpoint.name, "checkpoint", &checkpoint.forward, None);
+        variants.add_rounded(Some(&checkpoint.name), rounded, None);
+    }
 
     let corpus = args.text.corpus(&model, &cache, &console)?;
     let options = EvaluationOptions {
@@ -144,10 +150,14 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         },
     };
     let sequences = pipeline::sequences(&corpus, &model, &options.pack())?;
-    let reference = variant(&model.name, &model.forward, None);
+    let reference = Variant {
+        name: model.name.clone(),
+        model: &model.forward,
+        keep: None,
+    };
     let report = prune_eval::evaluate(
         &reference,
-        &variants,
+        variants.list(),
         &sequences,
         &options.options,
         &console,

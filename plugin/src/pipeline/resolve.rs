@@ -143,12 +143,13 @@ impl Model {
     /// # Errors
     /// Those of reading the tensor list.
     pub fn size(&self) -> Result<Size> {
-        Size::of(
+        let everything = Keep::all(self.topology());
+        Ok(Size::of(
             self.checkpoint(),
             self.family(),
             self.topology(),
-            &Keep::all(self.topology()),
-        )
+            &everything,
+        )?)
     }
 
     /// The token between documents: `<|endoftext|>` if the tokenizer has it,

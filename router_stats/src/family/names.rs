@@ -172,6 +172,39 @@ impl Names {
         Role::Block { layer, part }
     }
 
+    /// Whether the tensor called `name` is a matrix that quantisation rounds:
+    /// a projection of attention, of a dense MLP, or of a routed or shared
+    /// expert. Embedding, head, routers, the gate of shared experts, norms and
+    /// biases are not.
+    pub fn is_projection(&self, name: &str) -> bool {
+        let Role::Block { part, .. } = self.role(name) else {
+            return false;
+        };
+        match part {
+            Part::Expert { .. } | Part::StackedGateUp | Part::StackedDown => true,
+            Part::Router | Part::ExpertScale { .. } => false,
+            Part::Shared => {
+                let name = name.strip_prefix(self.layers).and_then(split_index);
+                name.is_some_and(|(_, name)| self.is_shared_projection(name))
+            }
+        }
+    }
+
+    /// [`is_projection`](Self::is_projection) of a name inside a block that is
+    /// not of routed experts.
+    fn is_shared_projection(&self, name: &str) -> bool {
+        if let Some(name) = name.strip_prefix(self.attention) {
+            let module = name.strip_suffix(".weight");
+            return module.is_some_and(|module| module.contains("_proj"));
+        }
+        let modules = [Some(self.dense), self.shared];
+        modules.into_iter().flatten().any(|module| {
+            let matrix = name.strip_prefix(module);
+            let spelled = |projection| matrix == Some(self.projection(projection));
+            Projection::ALL.into_iter().any(spelled)
+        })
+    }
+
     fn expert_part(&self, name: &str) -> Option<Part> {
         let (expert, matrix) = split_index(name.strip_prefix(self.experts)?)?;
         let (matrix, scales) = match matrix.strip_suffix(SCALE_SUFFIX) {

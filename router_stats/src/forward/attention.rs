@@ -4,11 +4,10 @@
 mod grouped;
 mod latent;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::batch::Batch;
-use super::weights::{self, Linear};
-use crate::checkpoint::Checkpoint;
+use super::weights::{Linear, Source};
 use crate::family::{Names, Projections, Topology};
 use crate::Result;
 
@@ -25,16 +24,14 @@ impl Attention {
     /// # Errors
     /// Names the tensor that is missing or malformed.
     pub(super) fn load(
-        checkpoint: &Checkpoint,
+        source: Source<'_>,
         names: &Names,
         topology: &Topology,
         layer: usize,
-        device: &Device,
     ) -> Result<Self> {
         let module = Module {
-            checkpoint,
+            source,
             prefix: names.in_block(layer, names.attention),
-            device,
         };
         Ok(match &topology.attention.projections {
             Projections::Grouped(spec) => {
@@ -60,23 +57,22 @@ impl Attention {
 
 /// The attention of one block in a checkpoint.
 struct Module<'a> {
-    checkpoint: &'a Checkpoint,
+    source: Source<'a>,
     /// What its names begin with.
     prefix: String,
-    device: &'a Device,
 }
 
 impl Module<'_> {
     /// The projection called `name`, [out, in].
     fn linear(&self, name: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
         let name = format!("{}{name}", self.prefix);
-        Linear::load(self.checkpoint, &name, shape, bias, self.device)
+        self.source.linear(&name, shape, bias)
     }
 
     /// The weight of the norm called `name`, [width].
     fn norm(&self, name: &str, width: usize) -> Result<Tensor> {
         let name = format!("{}{name}.weight", self.prefix);
-        weights::load(self.checkpoint, &name, &[width], self.device)
+        self.source.tensor(&name, &[width])
     }
 }
 

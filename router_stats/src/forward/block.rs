@@ -1,6 +1,6 @@
 //! One transformer block.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::attention::Attention;
 use super::batch::Batch;
@@ -8,7 +8,7 @@ use super::event::{BlockPart, Event};
 use super::moe::Mlp;
 use super::norm::Norm;
 use super::rows;
-use crate::checkpoint::Checkpoint;
+use super::weights::Source;
 use crate::family::{Names, Topology};
 use crate::Result;
 
@@ -23,18 +23,17 @@ pub struct Block<'a> {
 
 impl<'a> Block<'a> {
     pub(super) fn load(
-        checkpoint: &'a Checkpoint,
+        source: Source<'a>,
         names: &'static Names,
         topology: &Topology,
         layer: usize,
-        device: &Device,
     ) -> Result<Self> {
-        let norm = |name| Norm::load(checkpoint, &names.in_block(layer, name), topology, device);
+        let norm = |name| Norm::load(source, &names.in_block(layer, name), topology);
         Ok(Self {
             attention_norm: norm(names.attention_norm)?,
-            attention: Attention::load(checkpoint, names, topology, layer, device)?,
+            attention: Attention::load(source, names, topology, layer)?,
             mlp_norm: norm(names.mlp_norm)?,
-            mlp: Mlp::load(checkpoint, names, topology, layer, device)?,
+            mlp: Mlp::load(source, names, topology, layer)?,
         })
     }
 

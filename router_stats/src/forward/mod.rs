@@ -14,6 +14,7 @@ mod event;
 mod frequencies;
 mod moe;
 mod norm;
+mod quantization;
 mod rotary;
 mod routing;
 pub(crate) mod rows;
@@ -32,11 +33,12 @@ use rayon::prelude::*;
 pub use batch::Batch;
 pub use block::Block;
 pub use event::{BlockPart, Event};
+pub use quantization::Quantization;
 pub use routing::{route, Routes};
 
 use crate::calibration::Sequences;
 use crate::checkpoint::{Checkpoint, ExpertReader};
-use crate::family::{self, Family, Keep, Names, Topology};
+use crate::family::{self, Family, Keep, Names, Projection, Topology};
 use crate::progress::{Progress, Update};
 use crate::{Error, Result};
 
@@ -51,6 +53,7 @@ pub struct Model {
     family: &'static dyn Family,
     topology: Topology,
     device: Device,
+    quantization: Option<Quantization>,
 }
 
 impl Model {
@@ -69,7 +72,57 @@ impl Model {
             family,
             topology,
             device: device.clone(),
+            quantization: None,
         })
+    }
+
+    /// The model with every projection of attention, MLPs and experts rounded
+    /// through `quantization` when it is loaded: see
+    /// [`Names::is_projection`]. The checkpoint is shared and stays as it is.
+    ///
+    /// # Errors
+    /// `Unquantizable` for the first matrix that is not whole blocks.
+    pub fn quantized(&self, quantization: Quantization) -> Result<Self> {
+        let whole = |shape: &[usize]| {
+            shape
+                .iter()
+                .product::<usize>()
+                .is_multiple_of(quantization.block())
+        };
+        match self.projections().find(|(_, shape)| !whole(shape)) {
+            None => Ok(Self {
+                quantization: Some(quantization),
+                ..self.clone()
+            }),
+            Some((tensor, shape)) => Err(Error::Unquantizable {
+                path: self.checkpoint.dir().to_path_buf(),
+                tensor,
+                quantization,
+                expected: format!("a multiple of {} elements", quantization.block()),
+                found: format!("shape {shape:?}"),
+            }),
+        }
+    }
+
+    /// Names and shapes of the matrices that quantisation rounds, of one expert
+    /// for every layer.
+    fn projections(&self) -> impl Iterator<Item = (String, Vec<usize>)> + '_ {
+        let names = self.family.names();
+        let experts = (0..self.topology.layers()).filter_map(|layer| {
+            let moe = self.topology.moe(layer)?;
+            let name = names.expert(layer, 0, Projection::Gate);
+            Some((name, vec![moe.intermediate, self.topology.hidden]))
+        });
+        let others = self.topology.tensors_beside_experts(names).into_iter();
+        others
+            .map(|tensor| (tensor.name, tensor.shape))
+            .filter(|(name, _)| names.is_projection(name))
+            .chain(experts)
+    }
+
+    /// What its projections are rounded through; `None` if they are as stored.
+    pub fn quantization(&self) -> Option<Quantization> {
+        self.quantization
     }
 
     /// The checkpoint it reads.
@@ -97,13 +150,7 @@ impl Model {
     /// # Errors
     /// Names the tensor that is missing or malformed.
     pub fn block(&self, layer: usize) -> Result<Block<'_>> {
-        Block::load(
-            &self.checkpoint,
-            self.family.names(),
-            &self.topology,
-            layer,
-            &self.device,
-        )
+        Block::load(self.source(), self.family.names(), &self.topology, layer)
     }
 
     /// A batch of `sequences`: where they start and their rotary angles. Their
@@ -121,12 +168,7 @@ impl Model {
     /// Names the tensor if it is missing or malformed.
     pub fn embedding(&self) -> Result<Tensor> {
         let shape = [self.topology.vocab, self.topology.hidden];
-        weights::load(
-            &self.checkpoint,
-            self.family.names().embedding,
-            &shape,
-            &self.device,
-        )
+        self.source().tensor(self.family.names().embedding, &shape)
     }
 
     /// Embeds the tokens of the sequences in `range`: [N, H].
@@ -205,12 +247,8 @@ impl Model {
                 })?;
             }
         }
-        let norm = norm::Norm::load(
-            &self.checkpoint,
-            self.family.names().final_norm,
-            &self.topology,
-            &self.device,
-        )?;
+        let final_norm = self.family.names().final_norm;
+        let norm = norm::Norm::load(self.source(), final_norm, &self.topology)?;
         batches
             .into_iter()
             .map(|(_, hidden)| norm.forward(&hidden))
@@ -223,20 +261,18 @@ impl Model {
     /// Names the tensor if it is missing or malformed.
     pub fn head(&self) -> Result<Head> {
         let names = self.family.names();
-        let load = |name: &str, shape: &[usize]| {
-            weights::load(&self.checkpoint, name, shape, &self.device)
-        };
+        let source = self.source();
         let (vocab, hidden) = (self.topology.vocab, self.topology.hidden);
         let name = match self.topology.tied_head {
             true => names.embedding,
             false => names.head,
         };
         let bias = match self.topology.head_bias {
-            true => Some(load(&Names::bias_of(names.head), &[vocab])?),
+            true => Some(source.tensor(&Names::bias_of(names.head), &[vocab])?),
             false => None,
         };
         Ok(Head(weights::Linear::new(
-            load(name, &[vocab, hidden])?,
+            source.tensor(name, &[vocab, hidden])?,
             bias,
         )))
     }
@@ -247,6 +283,14 @@ impl Model {
     /// Only if shapes disagree.
     pub fn logits(&self, head: &Head, hidden: &Tensor) -> Result<Tensor> {
         head.0.forward(hidden)
+    }
+
+    fn source(&self) -> weights::Source<'_> {
+        weights::Source {
+            checkpoint: &self.checkpoint,
+            device: &self.device,
+            quantization: self.quantization,
+        }
     }
 }
 
@@ -271,3 +315,6 @@ fn check_tensors(
 /// What turns final-norm hidden states [n, H] into logits [n, V].
 #[derive(Debug)]
 pub struct Head(weights::Linear);
+
+#[cfg(test)]
+mod tests;

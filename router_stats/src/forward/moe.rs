@@ -4,8 +4,9 @@ use candle_core::{Device, Tensor};
 
 use super::event::Event;
 use super::routing::route;
-use super::{rows, weights};
-use crate::checkpoint::{Checkpoint, ExpertReader};
+use super::rows;
+use super::weights::Source;
+use crate::checkpoint::ExpertReader;
 use crate::family::{MlpSpec, MoeSpec, Names, Projection, Topology};
 use crate::Result;
 
@@ -19,17 +20,16 @@ impl<'a> Mlp<'a> {
     /// # Errors
     /// Names the tensor that is missing or malformed.
     pub(super) fn load(
-        checkpoint: &'a Checkpoint,
+        source: Source<'a>,
         names: &'static Names,
         topology: &Topology,
         layer: usize,
-        device: &Device,
     ) -> Result<Self> {
         let hidden = topology.hidden;
         let load_mlp = |module: &str, intermediate: usize| {
             let load = |projection, shape: [usize; 2]| {
                 let name = format!("{module}{}", names.projection(projection));
-                weights::load(checkpoint, &names.in_block(layer, &name), &shape, device)
+                source.projection(&names.in_block(layer, &name), shape)
             };
             let gate = load(Projection::Gate, [intermediate, hidden])?;
             let up = load(Projection::Up, [intermediate, hidden])?;
@@ -42,9 +42,8 @@ impl<'a> Mlp<'a> {
                 Ok(Self::Dense(load_mlp(names.dense, *intermediate)?))
             }
             MlpSpec::Moe(spec) => {
-                let load = |name, shape: &[usize]| {
-                    weights::load(checkpoint, &names.in_block(layer, name), shape, device)
-                };
+                let load =
+                    |name, shape: &[usize]| source.tensor(&names.in_block(layer, name), shape);
                 let shared = match (spec.shared, names.shared) {
                     (Some(shared), Some(module)) => Some(Shared {
                         mlp: load_mlp(module, shared.intermediate)?,
@@ -57,11 +56,14 @@ impl<'a> Mlp<'a> {
                 };
                 Ok(Self::Moe(Box::new(Moe {
                     router: load(names.router, &[spec.experts, hidden])?,
-                    bias: correction_bias(checkpoint, names, layer, spec)?,
+                    bias: correction_bias(source, names, layer, spec)?,
                     shared,
-                    experts: ExpertReader::open(checkpoint, names, layer, spec, hidden)?,
+                    experts: ExpertReader::open(source.checkpoint, names, layer, spec, hidden)?,
                     spec: spec.clone(),
                     hidden,
+                    source,
+                    names,
+                    layer,
                 })))
             }
         }
@@ -71,15 +73,18 @@ impl<'a> Mlp<'a> {
 /// What a router adds to its scores for the choice of experts: [E], if its
 /// rule has it.
 fn correction_bias(
-    checkpoint: &Checkpoint,
+    source: Source<'_>,
     names: &Names,
     layer: usize,
     spec: &MoeSpec,
 ) -> Result<Option<Vec<f32>>> {
     let name = names.router_bias.filter(|_| spec.router.correction_bias);
     let load = |name| {
-        let name = names.in_block(layer, name);
-        let bias = weights::load(checkpoint, &name, &[spec.experts], &Device::Cpu)?;
+        let source = Source {
+            device: &Device::Cpu,
+            ..source
+        };
+        let bias = source.tensor(&names.in_block(layer, name), &[spec.experts])?;
         Ok(bias.to_vec1()?)
     };
     name.map(load).transpose()
@@ -132,6 +137,9 @@ pub(super) struct Moe<'a> {
     experts: ExpertReader<'a>,
     spec: MoeSpec,
     hidden: usize,
+    source: Source<'a>,
+    names: &'static Names,
+    layer: usize,
 }
 
 impl Moe<'_> {
@@ -198,6 +206,11 @@ impl Moe<'_> {
         let (mut gate_up, mut down) = self.buffers();
         self.experts.read_f32(expert, &mut gate_up, &mut down)?;
         let (inner, hidden) = (self.spec.intermediate, self.hidden);
+        let (gate, up) = gate_up.split_at_mut(inner * hidden);
+        for (projection, values) in Projection::ALL.into_iter().zip([gate, up, &mut down]) {
+            let name = || self.names.expert(self.layer, expert, projection);
+            self.source.round(values, name)?;
+        }
         Ok(GatedMlp {
             gate_up: Tensor::from_vec(gate_up, (2 * inner, hidden), device)?,
             down: Tensor::from_vec(down, (hidden, inner), device)?,

@@ -1,9 +1,9 @@
 //! Norms over the residual stream.
 
-use candle_core::{Device, Tensor, D};
+use candle_core::{Tensor, D};
 
-use super::{rows, weights};
-use crate::checkpoint::Checkpoint;
+use super::rows;
+use super::weights::Source;
 use crate::family::{Names, NormKind, Topology};
 use crate::Result;
 
@@ -21,13 +21,8 @@ impl Norm {
     ///
     /// # Errors
     /// Names the tensor that is missing or malformed.
-    pub(super) fn load(
-        checkpoint: &Checkpoint,
-        name: &str,
-        topology: &Topology,
-        device: &Device,
-    ) -> Result<Self> {
-        let load = |name: &str| weights::load(checkpoint, name, &[topology.hidden], device);
+    pub(super) fn load(source: Source<'_>, name: &str, topology: &Topology) -> Result<Self> {
+        let load = |name: &str| source.tensor(name, &[topology.hidden]);
         Ok(Self {
             weight: load(name)?,
             bias: match topology.norm.kind {

@@ -2,25 +2,79 @@
 
 use candle_core::{Device, Tensor};
 
+use super::quantization::Quantization;
 use crate::checkpoint::Checkpoint;
-use crate::Result;
+use crate::{Error, Result};
 
-/// Reads one tensor as f32, fp8 matrices by their block scales, checks its
-/// shape and that it is finite, and lets go of the mapped pages.
-///
-/// # Errors
-/// `MissingTensor`, `Shape`, `Dtype`, `Quantization`, `Scale` or `NonFinite`.
-pub(super) fn load(
-    checkpoint: &Checkpoint,
-    name: &str,
-    shape: &[usize],
-    device: &Device,
-) -> Result<Tensor> {
-    let weight = checkpoint.weight(name, shape)?;
-    let mut values = vec![0f32; shape.iter().product()];
-    weight.read_f32(&mut values)?;
-    weight.release();
-    Ok(Tensor::from_vec(values, shape, device)?)
+/// Where weights are read from, and what becomes of them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub(super) checkpoint: &'a Checkpoint,
+    pub(super) device: &'a Device,
+    /// What projections are rounded through.
+    pub(super) quantization: Option<Quantization>,
+}
+
+impl Source<'_> {
+    /// Reads one tensor as f32, fp8 matrices by their block scales, checks its
+    /// shape and that it is finite, and lets go of the mapped pages.
+    ///
+    /// # Errors
+    /// `MissingTensor`, `Shape`, `Dtype`, `Quantization`, `Scale` or `NonFinite`.
+    pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let values = self.values(name, shape)?;
+        Ok(Tensor::from_vec(values, shape, self.device)?)
+    }
+
+    /// Reads a matrix [out, in] that quantisation rounds.
+    ///
+    /// # Errors
+    /// Those of [`tensor`](Self::tensor), and of [`round`](Self::round).
+    pub(super) fn projection(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
+        let mut values = self.values(name, &shape)?;
+        self.round(&mut values, || name.to_owned())?;
+        Ok(Tensor::from_vec(values, &shape, self.device)?)
+    }
+
+    /// Reads `{module}.weight` [out, in], which quantisation rounds, and, if
+    /// asked, `{module}.bias` [out].
+    ///
+    /// # Errors
+    /// Those of [`projection`](Self::projection).
+    pub(super) fn linear(&self, module: &str, shape: [usize; 2], bias: bool) -> Result<Linear> {
+        let weight = self.projection(&format!("{module}.weight"), shape)?;
+        let bias = bias
+            .then(|| self.tensor(&format!("{module}.bias"), &shape[..1]))
+            .transpose()?;
+        Ok(Linear::new(weight, bias))
+    }
+
+    /// Rounds the values of the matrix called `name`, if weights are quantised.
+    ///
+    /// # Errors
+    /// `Unquantizable` if they are too large for the type's scales.
+    pub(super) fn round(&self, values: &mut [f32], name: impl FnOnce() -> String) -> Result<()> {
+        let Some(quantization) = self.quantization else {
+            return Ok(());
+        };
+        quantization
+            .round(values)
+            .map_err(|(index, value)| Error::Unquantizable {
+                path: self.checkpoint.dir().to_path_buf(),
+                tensor: name(),
+                quantization,
+                expected: "weights that f16 scales hold".to_owned(),
+                found: format!("{value} at element {index} once rounded"),
+            })
+    }
+
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let weight = self.checkpoint.weight(name, shape)?;
+        let mut values = vec![0f32; shape.iter().product()];
+        weight.read_f32(&mut values)?;
+        weight.release();
+        Ok(values)
+    }
 }
 
 /// y = x Wᵀ + b.
@@ -35,21 +89,6 @@ pub(super) struct Linear {
 impl Linear {
     pub(super) fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
         Self { weight, bias }
-    }
-
-    /// Reads `{module}.weight` [out, in] and, if asked, `{module}.bias` [out].
-    pub(super) fn load(
-        checkpoint: &Checkpoint,
-        module: &str,
-        shape: [usize; 2],
-        bias: bool,
-        device: &Device,
-    ) -> Result<Self> {
-        let weight = load(checkpoint, &format!("{module}.weight"), &shape, device)?;
-        let bias = bias
-            .then(|| load(checkpoint, &format!("{module}.bias"), &shape[..1], device))
-            .transpose()?;
-        Ok(Self::new(weight, bias))
     }
 
     /// [n, in] → [n, out]

@@ -12,7 +12,7 @@ use crate::pipeline::{self, Model, Texts};
 use crate::plan::{self, ExpertBudget, LayerBudget, PlanOptions, ValidPlan};
 use crate::saliency::CRITERIA;
 
-/// Stands for every criterion, or every allocator.
+/// Stands for every criterion, allocator or type.
 const ALL: &str = "all";
 
 /// Every criterion with every allocator at every fraction, by name.
@@ -93,7 +93,10 @@ pub(super) fn made(
 }
 
 /// The names asked for, which `all` stands for.
-fn named<'a>(asked: &'a [String], all: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+pub(super) fn named<'a>(
+    asked: &'a [String],
+    all: impl Iterator<Item = &'static str>,
+) -> Vec<&'a str> {
     if asked.iter().any(|name| name == ALL) {
         all.collect()
     } else {

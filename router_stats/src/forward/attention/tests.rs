@@ -1,11 +1,12 @@
 //! Attention against transformers 5.23: the named class in f64 with
 //! `num_attention_heads` etc. as the specs here, on the [`chirp`]s below.
 
+use candle_core::Device;
 use safetensors::Dtype;
 
 use super::*;
 use crate::calibration::Sequences;
-use crate::checkpoint::testing;
+use crate::checkpoint::{testing, Checkpoint};
 use crate::family::{
     AttentionSpec, GroupedQuery, Latent, NormSpec, Pairs, QkNorm, RotarySpec, Scaling, Yarn,
     FAMILIES,
@@ -57,7 +58,12 @@ fn check(spec: AttentionSpec, tensors: &[(&str, &[usize])], expected: [[f32; HID
         prediction_layers: 0,
     };
     let checkpoint = Checkpoint::open(dir.path()).unwrap();
-    let attention = Attention::load(&checkpoint, names, &topology, 0, &Device::Cpu).unwrap();
+    let source = Source {
+        checkpoint: &checkpoint,
+        device: &Device::Cpu,
+        quantization: None,
+    };
+    let attention = Attention::load(source, names, &topology, 0).unwrap();
     let sequences = Sequences {
         tokens: vec![0; BEFORE + TOKENS],
         starts: vec![0, BEFORE, BEFORE + TOKENS],
