@@ -1,4 +1,4 @@
-//! Quality against the number of experts that stay, and where it breaks off.
+//! Loss against the fraction of the experts that goes, and where it breaks off.
 
 use super::axis::{gutter, horizontal, legend, vertical, Key, Panel};
 use super::mark::Shape;
@@ -9,28 +9,32 @@ use super::unit::Unit;
 use super::{drawable, drawable_interval, same_length, Plot, Table};
 use crate::Result;
 
-/// A curve over the number of experts.
+/// A curve over the fraction of the experts that goes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cliff {
-    /// What is measured: `change of perplexity`.
+    /// Short name for ids and files.
+    pub name: String,
+    /// Which series: `reap, calibrated on the mix`.
+    pub series: String,
+    /// What is measured: `loss, nats per token`.
     pub metric: String,
     /// What that counts.
     pub unit: Unit,
     /// Coverage of the intervals.
     pub confidence: f64,
-    /// What was measured, by experts.
+    /// What was measured, by fraction.
     pub points: Vec<CliffPoint>,
     /// Where quality breaks off, if it does.
     pub breaks: Option<Break>,
-    /// Corners of the fitted line: experts, metric.
+    /// Corners of the fitted line: fraction, metric.
     pub fit: Vec<[f64; 2]>,
 }
 
-/// One number of experts.
+/// One fraction.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CliffPoint {
-    /// Experts of each layer that stay.
-    pub experts: f64,
+    /// Fraction of the experts that goes.
+    pub fraction: f64,
     /// The metric.
     pub value: f64,
     /// Lower end of its interval.
@@ -42,8 +46,8 @@ pub struct CliffPoint {
 /// Where two straight lines meet.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Break {
-    /// Experts of each layer.
-    pub experts: f64,
+    /// Fraction of the experts.
+    pub fraction: f64,
     /// Lower end of its interval.
     pub low: f64,
     /// Upper end.
@@ -59,30 +63,30 @@ impl CliffPoint {
 impl Cliff {
     fn sorted(&self) -> Vec<CliffPoint> {
         let mut points = self.points.clone();
-        points.sort_by(|a, b| a.experts.total_cmp(&b.experts));
+        points.sort_by(|a, b| a.fraction.total_cmp(&b.fraction));
         points
     }
 }
 
 impl Plot for Cliff {
     fn name(&self) -> &str {
-        "cliff"
+        &self.name
     }
 
     fn title(&self) -> String {
-        "Where quality falls off".to_owned()
+        format!("Where quality falls off: {}", self.series)
     }
 
     fn description(&self) -> String {
         let mut text = format!(
-            "{} against experts that stay in each layer, with {:.0}% intervals.",
-            capital(&self.metric),
-            100.0 * self.confidence
+            "{} against the fraction of the experts that goes, and two straight lines that meet.",
+            capital(&self.metric)
         );
         if let Some(found) = self.breaks {
             text.push_str(&format!(
-                " The fitted line breaks at {:.1} experts [{:.1}, {:.1}].",
-                found.experts, found.low, found.high
+                " They meet at {} of the experts ({:.0}% interval).",
+                Unit::Percent.estimate(found.fraction, Some([found.low, found.high])),
+                100.0 * self.confidence
             ));
         }
         text
@@ -92,15 +96,15 @@ impl Plot for Cliff {
         same_length(self.name(), "points", self.points.len(), self.points.len())?;
         drawable(self.name(), "confidence", self.confidence)?;
         for point in &self.points {
-            drawable(self.name(), "experts", point.experts)?;
-            let what = format!("{} experts", point.experts);
+            drawable(self.name(), "fraction", point.fraction)?;
+            let what = format!("{} at {}", self.metric, point.fraction);
             drawable_interval(self.name(), &what, point.value, point.interval())?;
         }
         if let Some(found) = self.breaks {
             drawable_interval(
                 self.name(),
                 "break",
-                found.experts,
+                found.fraction,
                 Some([found.low, found.high]),
             )?;
         }
@@ -143,7 +147,7 @@ impl Plot for Cliff {
             top,
             bottom,
         };
-        let experts = points.iter().map(|point| point.experts);
+        let experts = points.iter().map(|point| point.fraction);
         let x = Scale::linear(experts, [panel.left + 6.0, panel.right]);
         if let Some(found) = self.breaks {
             let (low, high) = (x.at(found.low), x.at(found.high));
@@ -158,21 +162,15 @@ impl Plot for Cliff {
             false => self.metric.clone(),
         };
         vertical(&mut drawing, panel, y, self.unit, &heading);
-        horizontal(
-            &mut drawing,
-            panel,
-            x,
-            Unit::Number,
-            "experts that stay in each layer",
-        );
+        horizontal(&mut drawing, panel, x, Unit::Percent, "experts that go");
         if let Some(found) = self.breaks {
-            let at = x.at(found.experts);
+            let at = x.at(found.fraction);
             drawing.line([at, panel.top], [at, panel.bottom], "rule");
             let (anchor, side) = match at > (panel.left + panel.right) / 2.0 {
                 true => (Anchor::End, -5.0),
                 false => (Anchor::Start, 5.0),
             };
-            let text = format!("break at {:.1}", found.experts);
+            let text = format!("break at {}", Unit::Percent.value(found.fraction));
             drawing.text([at + side, panel.top + 12.0], anchor, "small", &text);
         }
         let mut fit = Path::default();
@@ -186,10 +184,10 @@ impl Plot for Cliff {
         }
         drawing.path(&fit, "dash strong-line");
         for point in &points {
-            let at = [x.at(point.experts), y.at(point.value)];
+            let at = [x.at(point.fraction), y.at(point.value)];
             let hint = format!(
-                "{} experts: {}",
-                point.experts,
+                "{} of the experts go: {}",
+                Unit::Percent.value(point.fraction),
                 self.unit.estimate(point.value, point.interval())
             );
             drawing.hinted(&hint, |drawing| {
@@ -205,10 +203,10 @@ impl Plot for Cliff {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new(self.title(), ["experts", self.metric.as_str()]);
+        let mut table = Table::new(self.title(), ["experts that go", self.metric.as_str()]);
         for point in self.sorted() {
             table.row([
-                point.experts.to_string(),
+                Unit::Percent.value(point.fraction),
                 self.unit.estimate(point.value, point.interval()),
             ]);
         }

@@ -97,23 +97,25 @@ fn plots(values: &[f64], name: &str) -> Vec<Box<dyn Plot>> {
             }],
         }),
         Box::new(Cliff {
+            name: "cliff".to_owned(),
+            series: name.to_owned(),
             metric: name.to_owned(),
             unit: Unit::Number,
             confidence: 0.95,
             points: (0..6)
                 .map(|index| CliffPoint {
-                    experts: index as f64,
+                    fraction: index as f64 / 6.0,
                     value: at(index),
                     low: Some(at(index) - width(index)),
                     high: None,
                 })
                 .collect(),
             breaks: Some(Break {
-                experts: 3.0,
-                low: 2.5,
-                high: 3.5,
+                fraction: 0.5,
+                low: 0.4,
+                high: 0.6,
             }),
-            fit: vec![[0.0, at(0)], [3.0, at(1)], [5.0, at(2)]],
+            fit: vec![[0.0, at(0)], [0.5, at(1)], [0.9, at(2)]],
         }),
         Box::new(Matrix {
             name: "matrix".to_owned(),

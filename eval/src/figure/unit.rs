@@ -32,7 +32,7 @@ impl Unit {
     }
 
     /// A value, four significant digits.
-    pub(super) fn value(self, value: f64) -> String {
+    pub fn value(self, value: f64) -> String {
         match self {
             Self::Number => significant(value),
             Self::Percent => format!("{}%", fixed(100.0 * value, 1)),
@@ -49,7 +49,7 @@ impl Unit {
     }
 
     /// `9.94 [9.80, 10.1]`, or the value alone.
-    pub(super) fn estimate(self, value: f64, interval: Option<[f64; 2]>) -> String {
+    pub fn estimate(self, value: f64, interval: Option<[f64; 2]>) -> String {
         let bare = |x| self.value(x).trim_end_matches('%').to_owned();
         match interval {
             Some([low, high]) => format!("{} [{}, {}]", self.value(value), bare(low), bare(high)),

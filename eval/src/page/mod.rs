@@ -63,6 +63,8 @@ pub enum Part {
     Figure(Box<Figure>),
     /// A table.
     Table(Table),
+    /// Names and what they stand for, such as settings.
+    Pairs(Vec<(String, String)>),
     /// Lines to be copied, such as commands.
     Lines(Vec<String>),
 }
@@ -114,7 +116,7 @@ impl Page {
         let parts = self.sections.iter().flat_map(|section| &section.parts);
         parts.filter_map(|part| match part {
             Part::Figure(figure) => Some(figure.as_ref()),
-            Part::Table(_) | Part::Lines(_) => None,
+            Part::Table(_) | Part::Pairs(_) | Part::Lines(_) => None,
         })
     }
 
@@ -160,6 +162,14 @@ impl Part {
                 ));
             }
             Self::Table(table) => html.push_str(&(table.to_html() + "\n")),
+            Self::Pairs(pairs) => {
+                html.push_str("<dl class=\"pairs\">");
+                for (name, value) in pairs {
+                    let (name, value) = (escape(name), escape(value));
+                    html.push_str(&format!("<dt>{name}</dt><dd>{value}</dd>\n"));
+                }
+                html.push_str("</dl>\n");
+            }
             Self::Lines(lines) => {
                 html.push_str(&format!(
                     "<pre tabindex=\"0\">{}</pre>\n",
@@ -215,6 +225,7 @@ mod tests {
                 parts: vec![
                     Part::Figure(Box::new(figure)),
                     Part::Table(Table::new(name, [name])),
+                    Part::Pairs(vec![(name.to_owned(), name.to_owned())]),
                     Part::Lines(vec![name.to_owned()]),
                 ],
             }],

@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use router_stats::forward::Quantization;
 use serde::{Deserialize, Serialize};
 
-pub(crate) use format::shortened;
 pub(crate) use file::check_sums;
+pub(crate) use format::shortened;
 pub use format::thousands;
 pub(crate) use table::Block;
 

@@ -9,6 +9,7 @@ use std::fmt::Write;
 use super::format::{cell, length, number, padded, rounded, short, shortened, thousands, wrap};
 use super::{Model, Report};
 use crate::evaluator::{self, Metric, Unit};
+use crate::figure::Table;
 
 /// Metrics that are printed; a report holds more.
 const SHOWN: [&str; 4] = [
@@ -66,8 +67,13 @@ impl Report {
         text
     }
 
+    /// Every table, for a page.
+    pub fn tables(&self) -> Vec<Table> {
+        self.blocks().into_iter().map(Table::from).collect()
+    }
+
     /// Where the numbers come from and how to read them.
-    fn facts(&self) -> Vec<String> {
+    pub fn facts(&self) -> Vec<String> {
         let provenance = &self.provenance;
         let bootstrap = &provenance.bootstrap;
         let tokens: u64 = self.domains().map(|domain| domain.tokens).sum();
@@ -234,6 +240,16 @@ impl Report {
             block.rows.push(row);
         }
         Some(block)
+    }
+}
+
+impl From<Block> for Table {
+    fn from(block: Block) -> Self {
+        Self {
+            caption: block.title,
+            columns: block.header,
+            rows: block.rows,
+        }
     }
 }
 
