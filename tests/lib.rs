@@ -115,7 +115,8 @@ pub fn open(directory: &Path) -> Model {
     Model::open(checkpoint, &Device::Cpu).unwrap()
 }
 
-/// Token sequences of two or more lengths, sequence i in domain i mod `domains`.
+/// Token sequences of two or more lengths, sequence i in domain i mod `domains`
+/// and of a document of its own.
 pub fn sequences(tokens: &[Vec<u32>], domains: u16) -> Sequences {
     let mut starts = vec![0];
     starts.extend(tokens.iter().scan(0, |end, tokens| {
@@ -126,6 +127,7 @@ pub fn sequences(tokens: &[Vec<u32>], domains: u16) -> Sequences {
         tokens: tokens.concat(),
         starts,
         domains: (0..domains).cycle().take(tokens.len()).collect(),
+        document: (0..tokens.len() as u32).collect(),
         names: (0..domains)
             .map(|domain| format!("domain {domain}"))
             .collect(),

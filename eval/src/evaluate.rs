@@ -275,6 +275,9 @@ fn predictions(sequences: &Sequences) -> Predictions {
         domains: predicted(sequences)
             .map(|sequence| sequences.domains[sequence])
             .collect(),
+        documents: predicted(sequences)
+            .map(|sequence| sequences.document[sequence])
+            .collect(),
         tokens: predicted(sequences)
             .map(|sequence| sequences.sequence(sequence).len() as u32 - 1)
             .collect(),
@@ -299,6 +302,10 @@ fn provenance(sequences: &Sequences, options: &EvalOptions) -> Provenance {
             name: name.clone(),
             weight,
             sequences: own().count() as u64,
+            documents: own()
+                .map(|sequence| sequences.document[sequence])
+                .collect::<BTreeSet<_>>()
+                .len() as u64,
             tokens,
         }
     };

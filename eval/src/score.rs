@@ -244,14 +244,15 @@ mod tests {
             let range = index * VOCAB..(index + 1) * VOCAB;
             let (p, q) = (softmax(&p[range.clone()]), softmax(&q[range]));
             let expected = match row.target {
-                None => [[0.0; 3]; 2],
+                None => [[0.0; 4]; 2],
                 Some(target) => {
                     let target = target as usize;
                     let overlap = p.iter().zip(&q).map(|(p, q)| p.min(*q)).sum();
+                    let divergence = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
                     let agree = f64::from(u8::from(top(&p) == top(&q)));
                     [
-                        [-p[target].ln(), 0.0, 0.0],
-                        [-q[target].ln(), agree, overlap],
+                        [-p[target].ln(), 0.0, 0.0, 0.0],
+                        [-q[target].ln(), agree, overlap, divergence],
                     ]
                 }
             };

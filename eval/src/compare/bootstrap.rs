@@ -1,22 +1,20 @@
-//! Paired bootstrap over sequences, stratified by domain.
+//! Paired cluster bootstrap, stratified by domain.
 //!
-//! Tokens of one sequence are not independent, so sequences are resampled,
-//! not tokens (a cluster bootstrap), and a mean is the ratio estimator
-//! Σ outcomes / Σ tokens of the sequences drawn. Two models are compared on
-//! the same draws, which cancels what is hard about the text itself.
-//!
-//! Limitation: a sequence is a window of packed text, and consecutive windows
-//! of one long document count as separate clusters although they are alike.
-//! Intervals of a domain made of few documents are therefore optimistic
-//! (too narrow), the more so the longer its documents are against a sequence.
+//! Tokens of one document are not independent, so documents are resampled,
+//! not tokens: a cluster is what sequences of one document have together, and
+//! a mean is the ratio estimator Σ outcomes / Σ tokens of the clusters drawn.
+//! Two models are compared on the same draws, which cancels what is hard about
+//! the text itself.
 //!
 //! Sources: Efron and Tibshirani, "An Introduction to the Bootstrap", 1993,
-//! chapter 13 (percentile intervals); Koehn, "Statistical Significance Tests
-//! for Machine Translation Evaluation", EMNLP 2004 (paired bootstrap);
-//! McCarthy and Snowden, "The Bootstrap and Finite Population Sampling", 1985
-//! (n − 1 draws from n, so that the variance is unbiased); Hesterberg, "What
-//! Teachers Should Know About the Bootstrap", 2015 (percentile intervals are
-//! too narrow for small n by the ratio of Student's to the normal quantile).
+//! chapter 13 (percentile intervals) and 15 (tests that invert them); Davison
+//! and Hinkley, "Bootstrap Methods and their Application", 1997, chapter 4
+//! (p = (b + 1) / (B + 1)); Koehn, "Statistical Significance Tests for Machine
+//! Translation Evaluation", EMNLP 2004 (paired bootstrap); McCarthy and
+//! Snowden, "The Bootstrap and Finite Population Sampling", 1985 (n − 1 draws
+//! from n, so that the variance is unbiased); Hesterberg, "What Teachers
+//! Should Know About the Bootstrap", 2015 (percentile intervals are too narrow
+//! for small n by the ratio of Student's to the normal quantile).
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -32,8 +30,8 @@ pub const RESAMPLES: usize = 2000;
 /// Coverage of an interval unless told otherwise.
 pub const CONFIDENCE: f64 = 0.95;
 
-/// The summed outcomes of one sequence under two models.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The summed outcomes of one document under two models.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Cluster {
     /// Predicted tokens; positive.
     pub tokens: f64,
@@ -62,18 +60,18 @@ struct Means {
     right: f64,
 }
 
-/// The means of one domain, from all its sequences and from every draw.
+/// The means of one domain, from all its clusters and from every draw.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resampled {
     point: Means,
-    /// Empty for a single sequence.
+    /// Empty for a single cluster.
     draws: Vec<Means>,
-    sequences: usize,
+    clusters: usize,
 }
 
 impl Bootstrap {
-    /// Draws sequences of one domain with replacement, n − 1 of n. `None` if
-    /// there are no sequences.
+    /// Draws clusters of one domain with replacement, n − 1 of n. `None` if
+    /// there are none.
     ///
     /// The result depends on the seed, the domain's name and the set of
     /// clusters: neither on their order nor on the number of threads.
@@ -86,8 +84,8 @@ impl Bootstrap {
                 .then(a.right.total_cmp(&b.right))
         });
         let point = means(clusters.iter())?;
-        let sequences = clusters.len();
-        let draws = if sequences < 2 { 0 } else { self.resamples };
+        let count = clusters.len();
+        let draws = if count < 2 { 0 } else { self.resamples };
         let key = key(self.seed, domain);
         let draws = (0..draws)
             .into_par_iter()
@@ -95,14 +93,13 @@ impl Bootstrap {
             .map(|draw| {
                 let mut rng = ChaCha8Rng::from_seed(key);
                 rng.set_stream(draw as u64);
-                means((1..sequences).map(|_| &clusters[rng.random_range(0..sequences)]))
-                    .unwrap_or(point)
+                means((1..count).map(|_| &clusters[rng.random_range(0..count)])).unwrap_or(point)
             })
             .collect();
         Some(Resampled {
             point,
             draws,
-            sequences,
+            clusters: count,
         })
     }
 
@@ -116,42 +113,97 @@ impl Bootstrap {
     /// normal quantile (degrees of freedom by Welch and Satterthwaite), then
     /// transformed. NaN if no stratum has a positive weight.
     pub fn estimate(&self, strata: &[(f64, &Resampled)], statistic: Statistic) -> Estimate {
+        let mixture = Mixture::new(strata, statistic);
+        let end = |share: f64| {
+            let (point, draws) = (mixture.point, mixture.draws.as_ref()?);
+            let widened =
+                point + mixture.widening(self.confidence) * (percentile(draws, share) - point);
+            Some(statistic.transform(widened))
+        };
+        let tail = (1.0 - self.confidence) / 2.0;
+        Estimate {
+            value: statistic.transform(mixture.point),
+            low: end(tail),
+            high: end(1.0 - tail),
+        }
+    }
+
+    /// Two-sided p-value of a contrast of zero, `strata` and `statistic` being
+    /// as in [`Bootstrap::estimate`]. `None` where the interval is undefined.
+    ///
+    /// It is the lowest of 2(b + 1) / (B + 1), b = 0, 1, …, whose interval
+    /// leaves out zero, where B is the number of draws and b of them lie
+    /// beyond the interval's end: never below 2 / (B + 1), and 1 where no
+    /// interval leaves out zero.
+    pub fn p_value(&self, strata: &[(f64, &Resampled)], statistic: Statistic) -> Option<f64> {
+        let mixture = Mixture::new(strata, statistic);
+        let (point, draws) = (mixture.point, mixture.draws.as_ref()?);
+        let p_of = |beyond: usize| 2.0 * (beyond + 1) as f64 / (draws.len() + 1) as f64;
+        let leaves_out_zero = |beyond: usize| {
+            // Where zero is before draws are widened about the point.
+            let zero = point - point / mixture.widening(1.0 - p_of(beyond));
+            let below = draws.partition_point(|&draw| draw <= zero);
+            let above = draws.len() - draws.partition_point(|&draw| draw < zero);
+            (point > 0.0 && below <= beyond) || (point < 0.0 && above <= beyond)
+        };
+        // Narrower intervals leave out more: a bisection.
+        let (mut lowest, mut end) = (0, draws.len() / 2);
+        while lowest < end {
+            let middle = lowest + (end - lowest) / 2;
+            if leaves_out_zero(middle) {
+                end = middle;
+            } else {
+                lowest = middle + 1;
+            }
+        }
+        Some(if lowest < draws.len() / 2 {
+            p_of(lowest)
+        } else {
+            1.0
+        })
+    }
+}
+
+/// Domains mixed by weight, as one contrast.
+struct Mixture {
+    point: f64,
+    /// Sorted; `None` if a domain has no draws, or if there is no domain.
+    draws: Option<Vec<f64>>,
+    /// Degrees of freedom of Student's t.
+    freedom: f64,
+}
+
+impl Mixture {
+    /// Normalises weights; strata that weigh nothing are left out.
+    fn new(strata: &[(f64, &Resampled)], statistic: Statistic) -> Self {
         let total: f64 = strata.iter().map(|(weight, _)| weight).sum();
         let strata: Vec<Stratum> = strata
             .iter()
             .filter(|(weight, _)| *weight > 0.0)
             .map(|(weight, resampled)| Stratum::new(weight / total, resampled, statistic))
             .collect();
-        if strata.is_empty() {
-            return Estimate {
-                value: f64::NAN,
-                low: None,
-                high: None,
-            };
-        }
-        let point: f64 = strata.iter().map(|stratum| stratum.point).sum();
-        let value = statistic.transform(point);
-        if strata.iter().any(|stratum| stratum.draws.is_empty()) {
-            return Estimate {
-                value,
-                low: None,
-                high: None,
+        if strata.is_empty() || strata.iter().any(|stratum| stratum.draws.is_empty()) {
+            let point = strata.iter().map(|stratum| stratum.point);
+            return Self {
+                point: point.reduce(|sum, point| sum + point).unwrap_or(f64::NAN),
+                draws: None,
+                freedom: 1.0,
             };
         }
         let mut draws: Vec<f64> = (0..strata[0].draws.len())
             .map(|draw| strata.iter().map(|stratum| stratum.draws[draw]).sum())
             .collect();
         draws.sort_by(f64::total_cmp);
-        let tail = (1.0 - self.confidence) / 2.0;
-        let widen = student::quantile(self.confidence, freedom(&strata))
-            / student::normal_quantile(self.confidence);
-        let end =
-            |share: f64| statistic.transform(point + widen * (percentile(&draws, share) - point));
-        Estimate {
-            value,
-            low: Some(end(tail)),
-            high: Some(end(1.0 - tail)),
+        Self {
+            point: strata.iter().map(|stratum| stratum.point).sum(),
+            draws: Some(draws),
+            freedom: freedom(&strata),
         }
+    }
+
+    /// Student's quantile over the normal one.
+    fn widening(&self, confidence: f64) -> f64 {
+        student::quantile(confidence, self.freedom) / student::normal_quantile(confidence)
     }
 }
 
@@ -159,7 +211,7 @@ impl Bootstrap {
 struct Stratum {
     point: f64,
     draws: Vec<f64>,
-    sequences: usize,
+    clusters: usize,
 }
 
 impl Stratum {
@@ -168,7 +220,7 @@ impl Stratum {
         Self {
             point: contrast(&resampled.point),
             draws: resampled.draws.iter().map(contrast).collect(),
-            sequences: resampled.sequences,
+            clusters: resampled.clusters,
         }
     }
 
@@ -190,7 +242,7 @@ fn freedom(strata: &[Stratum]) -> f64 {
     for stratum in strata {
         let variance = stratum.variance();
         total += variance;
-        squares += variance * variance / (stratum.sequences - 1) as f64;
+        squares += variance * variance / (stratum.clusters - 1) as f64;
     }
     // Without any variance the interval is a point, however it is widened.
     if squares > 0.0 {
@@ -200,7 +252,7 @@ fn freedom(strata: &[Stratum]) -> f64 {
     }
 }
 
-/// Ratio estimators over the given sequences; `None` if there are none.
+/// Ratio estimators over the given clusters; `None` if there are none.
 fn means<'a>(clusters: impl Iterator<Item = &'a Cluster>) -> Option<Means> {
     let (mut tokens, mut left, mut right) = (0.0, 0.0, 0.0);
     for cluster in clusters {

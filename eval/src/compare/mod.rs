@@ -21,10 +21,10 @@ pub(crate) use spread::Spread;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Estimate {
-    /// From all sequences.
+    /// From the whole text.
     pub value: f64,
-    /// Lower end of the interval; absent where a domain has a single
-    /// sequence, whose sampling error nothing tells.
+    /// Lower end of the interval; absent where a domain has the text of a
+    /// single document, whose sampling error nothing tells.
     pub low: Option<f64>,
     /// Upper end; present if `low` is.
     pub high: Option<f64>,

@@ -97,6 +97,7 @@ fn sequences() -> Sequences {
         tokens: Vec::new(),
         starts: vec![0],
         domains: Vec::new(),
+        document: Vec::new(),
         names: vec!["code".to_owned(), "math".to_owned()],
         weights: vec![3.0, 1.0],
         documents: vec![5, 5],
@@ -110,6 +111,7 @@ fn sequences() -> Sequences {
         sequences.tokens.extend(tokens);
         sequences.starts.push(sequences.tokens.len());
         sequences.domains.push((sequence % 2) as u16);
+        sequences.document.push(sequence / 4);
     }
     sequences
 }
@@ -188,6 +190,7 @@ fn a_masked_model_is_measured_as_arithmetic_says() {
     }
     assert_eq!(value(same, "top1_agreement", None), 1.0);
     assert!((value(same, "overlap", None) - 1.0).abs() < 1e-5);
+    assert_eq!(value(same, "kl", None), 0.0);
 
     let (p, q) = (
         softmax(&model, None, &sequences),
@@ -206,6 +209,14 @@ fn a_masked_model_is_measured_as_arithmetic_says() {
         close(
             value(masked, "perplexity_change", Some(name)),
             (nll - before).exp() - 1.0,
+        );
+        let divergence = |token: usize, _| {
+            let terms = p[token].iter().zip(&q[token]);
+            terms.map(|(p, q)| p * (p / q).ln()).sum()
+        };
+        close(
+            value(masked, "kl", Some(name)),
+            mean(&sequences, domain, divergence),
         );
         close(
             value(masked, "overlap", Some(name)),

@@ -5,6 +5,7 @@
 //! are reported of its mean; intervals belong to [`crate::compare`].
 
 mod agreement;
+mod divergence;
 mod perplexity;
 
 use crate::distribution::Prediction;
@@ -15,6 +16,7 @@ pub const EVALUATORS: &[&dyn Evaluator] = &[
     &perplexity::Perplexity,
     &agreement::Top1,
     &agreement::Overlap,
+    &divergence::Divergence,
 ];
 
 /// Turns predictions into outcomes, one number per token.
@@ -191,7 +193,12 @@ mod tests {
             let outcome = evaluator.outcome(&prediction);
             assert!(outcome.is_finite());
             if evaluator.against_reference() {
-                assert!((outcome - 1.0).abs() < 1e-6, "{}", evaluator.name());
+                let perfect = f64::from(u8::from(evaluator.metrics()[0].higher_is_better));
+                assert!(
+                    (outcome - perfect).abs() < 1e-6,
+                    "{}: {outcome}",
+                    evaluator.name()
+                );
             }
         }
     }

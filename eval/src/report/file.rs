@@ -71,11 +71,15 @@ impl Report {
     /// What would make a later lookup fail, or lie.
     fn check(&self) -> Result<(), String> {
         let sequences = self.predictions.tokens.len();
-        let found = self.predictions.domains.len();
-        if found != sequences {
-            return Err(format!(
-                "`predictions.domains`: expected {sequences} entries, found {found}"
-            ));
+        for (field, found) in [
+            ("domains", self.predictions.domains.len()),
+            ("documents", self.predictions.documents.len()),
+        ] {
+            if found != sequences {
+                return Err(format!(
+                    "`predictions.{field}`: expected {sequences} entries, found {found}"
+                ));
+            }
         }
         if let Some(domain) = self
             .predictions
@@ -107,17 +111,26 @@ impl Report {
                 .map(|model| model.name.as_str()),
         )?;
         for (index, domain) in self.provenance.domains.iter().enumerate() {
-            let found = self
+            let own = self
                 .predictions
                 .domains
                 .iter()
-                .filter(|&&d| usize::from(d) == index)
-                .count() as u64;
-            if found != domain.sequences {
-                return Err(format!(
-                    "domain `{}`: expected {} sequences, found {found}",
-                    domain.name, domain.sequences
-                ));
+                .zip(&self.predictions.documents);
+            let documents: Vec<u32> = own
+                .filter(|(&own, _)| usize::from(own) == index)
+                .map(|(_, &document)| document)
+                .collect();
+            let different = documents.iter().collect::<BTreeSet<_>>().len();
+            for (what, expected, found) in [
+                ("sequences", domain.sequences, documents.len()),
+                ("documents", domain.documents, different),
+            ] {
+                if found as u64 != expected {
+                    return Err(format!(
+                        "domain `{}`: expected {expected} {what}, found {found}",
+                        domain.name
+                    ));
+                }
             }
             if domain.weight < 0.0 {
                 return Err(format!(
@@ -132,7 +145,8 @@ impl Report {
         check_sums(&self.reference, sequences, false)?;
         self.variants
             .iter()
-            .try_for_each(|variant| check_sums(variant, sequences, true))
+            .try_for_each(|variant| check_sums(variant, sequences, true))?;
+        self.check_comparisons()
     }
 }
 
@@ -213,7 +227,7 @@ mod tests {
         for (edit, reason) in [
             (
                 &(|v: &mut Value| v["version"] = 9.into()) as &dyn Fn(&mut Value),
-                "version 9; this build reads 1",
+                "version 9; this build reads 2",
             ),
             (&|v| v["surprise"] = 1.into(), "unknown field `surprise`"),
             (
@@ -223,6 +237,26 @@ mod tests {
             (
                 &|v| v["predictions"]["domains"][0] = 2.into(),
                 "domain `math`: expected 8 sequences, found 7",
+            ),
+            (
+                &|v| v["predictions"]["documents"][0] = 1.into(),
+                "domain `math`: expected 8 documents, found 7",
+            ),
+            (
+                &|v| v["predictions"]["documents"] = Value::Array(vec![]),
+                "`predictions.documents`: expected 24 entries, found 0",
+            ),
+            (
+                &|v| v["comparisons"][0]["model"] = "original".into(),
+                "expected the name of a variant, found `original`",
+            ),
+            (
+                &|v| v["comparisons"][0]["against"] = "half".into(),
+                "expected another model, found `half`",
+            ),
+            (
+                &|v| v["comparisons"][0]["sign"]["p"] = 1.5.into(),
+                "expected p-values from 0 to 1, found 1.5",
             ),
             (
                 &|v| v["predictions"]["tokens"][0] = 0.into(),

@@ -33,6 +33,15 @@ pub(crate) fn number(unit: Unit, signed: bool, value: f64) -> String {
     }
 }
 
+/// A p-value to three decimals; smaller ones as a bound.
+pub(super) fn p_value(p: f64) -> String {
+    if p < 0.001 {
+        "<0.001".to_owned()
+    } else {
+        format!("{p:.3}")
+    }
+}
+
 /// Rounds to decimals, and −0 to 0.
 pub(crate) fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10f64.powi(digits);
@@ -134,6 +143,10 @@ mod tests {
         assert_eq!(
             [0, 999, 1000, 1234567].map(thousands),
             ["0", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0.0, 9e-4, 0.001, 0.04951, 1.0].map(p_value),
+            ["<0.001", "<0.001", "0.001", "0.050", "1.000"]
         );
         assert_eq!(shortened("frequency-50-percent", 9), "freq…cent");
     }

@@ -4,6 +4,7 @@
 //! its variants can be compared later without running a model. It owns the
 //! numbers and their provenance; [`Report::write`] stores them, [`Report::to_text`] prints them.
 
+mod comparison;
 mod file;
 pub(crate) mod format;
 mod table;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use router_stats::forward::Quantization;
 use serde::{Deserialize, Serialize};
 
+pub use comparison::{Comparison, PValue};
 pub(crate) use file::check_sums;
 pub(crate) use format::shortened;
 pub use format::thousands;
@@ -23,7 +25,7 @@ use crate::evaluator::{self, Statistic, EVALUATORS};
 use crate::{Error, Result};
 
 /// Version of the file format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Metric → estimate.
 pub type Estimates = BTreeMap<String, Estimate>;
@@ -40,6 +42,9 @@ pub struct Report {
     pub reference: Model,
     /// What it is compared with, in the order asked for.
     pub variants: Vec<Model>,
+    /// Which differences chance explains: every variant against the reference,
+    /// then against the best variant, per text.
+    pub comparisons: Vec<Comparison>,
     /// Size of every sequence.
     pub predictions: Predictions,
 }
@@ -70,6 +75,8 @@ pub struct Domain {
     pub weight: f64,
     /// Sequences with at least one prediction.
     pub sequences: u64,
+    /// Documents that these are of, each counting as one cluster.
+    pub documents: u64,
     /// Predicted tokens.
     pub tokens: u64,
 }
@@ -80,6 +87,8 @@ pub struct Domain {
 pub struct Predictions {
     /// Index of each sequence's domain.
     pub domains: Vec<u16>,
+    /// Document, within its domain, that most tokens of each sequence are of.
+    pub documents: Vec<u32>,
     /// Predicted tokens of each sequence.
     pub tokens: Vec<u32>,
 }
@@ -134,6 +143,7 @@ impl Report {
             provenance,
             reference,
             variants,
+            comparisons: Vec::new(),
             predictions,
         };
         (report.reference.all, report.reference.domains) =
@@ -142,6 +152,7 @@ impl Report {
             let (all, domains) = report.estimates(&report.variants[index], true);
             (report.variants[index].all, report.variants[index].domains) = (all, domains);
         }
+        report.comparisons = report.compare();
         report
     }
 
@@ -149,8 +160,9 @@ impl Report {
     /// domain, or on all mixed by weight if `domain` is `None`.
     ///
     /// Likelihoods, agreement and overlap are subtracted; perplexities and
-    /// their changes give perplexity(a) / perplexity(b) − 1. The two are
-    /// distinguishable if the estimate [excludes zero](Estimate::excludes_zero).
+    /// their changes give perplexity(a) / perplexity(b) − 1. Alone, the two are
+    /// distinguishable if the estimate [excludes zero](Estimate::excludes_zero);
+    /// of many variants [`Report::comparisons`] tells.
     ///
     /// # Errors
     /// [`Error::UnknownVariant`], [`Error::UnknownMetric`] or
@@ -180,7 +192,8 @@ impl Report {
                 known: known.join(", "),
             });
         }
-        let resampled = self.resample(a, b, EVALUATORS[evaluator].name());
+        let bootstrap = &self.provenance.bootstrap;
+        let resampled = self.resample(a, b, EVALUATORS[evaluator].name(), bootstrap);
         Ok(self.mix(&resampled, metric.statistic.paired(), domain))
     }
 
@@ -221,7 +234,8 @@ impl Report {
             if evaluator.against_reference() && !compare {
                 continue;
             }
-            let resampled = self.resample(model, &self.reference, evaluator.name());
+            let bootstrap = &self.provenance.bootstrap;
+            let resampled = self.resample(model, &self.reference, evaluator.name(), bootstrap);
             for metric in evaluator.metrics() {
                 if metric.statistic.is_paired() && !compare {
                     continue;
@@ -239,10 +253,14 @@ impl Report {
         (all, domains)
     }
 
-    /// Resamples two models together, domain by domain. A model without sums
-    /// of this evaluator (the reference, of comparisons) counts as zero.
-    fn resample(&self, left: &Model, right: &Model, evaluator: &str) -> Vec<(&Domain, Resampled)> {
-        let bootstrap = &self.provenance.bootstrap;
+    /// Resamples two models together, domain by domain.
+    fn resample(
+        &self,
+        left: &Model,
+        right: &Model,
+        evaluator: &str,
+        bootstrap: &Bootstrap,
+    ) -> Vec<(&Domain, Resampled)> {
         let domains = self.provenance.domains.iter().enumerate();
         domains
             .filter_map(|(index, domain)| {
@@ -252,8 +270,8 @@ impl Report {
             .collect()
     }
 
-    /// Outcomes of a domain by cluster. A model without sums of this evaluator
-    /// (the reference, of comparisons) counts as zero.
+    /// Outcomes of a domain summed by document. A model without sums of this
+    /// evaluator (the reference, of comparisons) counts as zero.
     pub(crate) fn clusters(
         &self,
         domain: usize,
@@ -264,12 +282,31 @@ impl Report {
         let sum = |model: &Model, sequence: usize| {
             model.sums.get(evaluator).map_or(0.0, |sums| sums[sequence])
         };
-        (0..self.predictions.tokens.len())
-            .filter(|&sequence| usize::from(self.predictions.domains[sequence]) == domain)
-            .map(|sequence| Cluster {
-                tokens: f64::from(self.predictions.tokens[sequence]),
-                left: sum(left, sequence),
-                right: sum(right, sequence),
+        let predictions = &self.predictions;
+        let mut documents = BTreeMap::<u32, Cluster>::new();
+        for (sequence, &tokens) in predictions.tokens.iter().enumerate() {
+            if usize::from(predictions.domains[sequence]) == domain {
+                let cluster = documents
+                    .entry(predictions.documents[sequence])
+                    .or_default();
+                cluster.tokens += f64::from(tokens);
+                cluster.left += sum(left, sequence);
+                cluster.right += sum(right, sequence);
+            }
+        }
+        documents.into_values().collect()
+    }
+
+    /// Weights of the domains in a mixture, or of the only one.
+    fn strata<'a>(
+        resampled: &'a [(&Domain, Resampled)],
+        domain: Option<&str>,
+    ) -> Vec<(f64, &'a Resampled)> {
+        resampled
+            .iter()
+            .filter_map(|(own, resampled)| match domain {
+                None => Some((own.weight, resampled)),
+                Some(name) => (own.name == name).then_some((1.0, resampled)),
             })
             .collect()
     }
@@ -280,13 +317,7 @@ impl Report {
         statistic: Statistic,
         domain: Option<&str>,
     ) -> Estimate {
-        let strata: Vec<(f64, &Resampled)> = resampled
-            .iter()
-            .filter_map(|(own, resampled)| match domain {
-                None => Some((own.weight, resampled)),
-                Some(name) => (own.name == name).then_some((1.0, resampled)),
-            })
-            .collect();
+        let strata = Self::strata(resampled, domain);
         self.provenance.bootstrap.estimate(&strata, statistic)
     }
 }

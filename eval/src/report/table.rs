@@ -6,23 +6,26 @@ mod sizes;
 
 use std::fmt::Write;
 
-use super::format::{cell, length, number, padded, rounded, short, shortened, thousands, wrap};
-use super::{Model, Report};
+use super::format::{
+    cell, length, number, p_value, padded, rounded, short, shortened, thousands, wrap,
+};
+use super::{Domain, Model, Report};
 use crate::evaluator::{self, Metric, Unit};
 use crate::figure::Table;
 
 /// Metrics that are printed; a report holds more.
-const SHOWN: [&str; 4] = [
+const SHOWN: [&str; 5] = [
     "perplexity",
     "perplexity_change",
     "top1_agreement",
     "overlap",
+    "kl",
 ];
 /// The metric that variants are ranked by.
 const RANKED_BY: &str = "perplexity";
-/// The metric that has a worst domain.
+/// The metric that has a worst domain, and marks.
 const WORST_OF: &str = "perplexity_change";
-/// What is said of a difference whose interval includes zero.
+/// What is said of a difference that chance explains.
 const UNDISTINGUISHED: &str = "not distinguishable";
 /// Between columns.
 const GAP: &str = "  ";
@@ -78,14 +81,15 @@ impl Report {
         let bootstrap = &provenance.bootstrap;
         let tokens: u64 = self.domains().map(|domain| domain.tokens).sum();
         let sequences: u64 = self.domains().map(|domain| domain.sequences).sum();
+        let documents: u64 = self.domains().map(|domain| domain.documents).sum();
         let domains: Vec<String> = self
             .domains()
             .map(|d| {
                 format!(
-                    "{} {} in {} (weight {})",
+                    "{} {} of {} (weight {})",
                     d.name,
                     thousands(d.tokens),
-                    d.sequences,
+                    d.documents,
                     rounded(d.weight, 3)
                 )
             })
@@ -98,12 +102,12 @@ impl Report {
                 short(&provenance.corpus)
             ),
             format!(
-                "{} predicted tokens in {sequences} sequences: {}",
+                "{} predicted tokens in {sequences} sequences of {documents} documents: {}",
                 thousands(tokens),
                 domains.join(", ")
             ),
             format!(
-                "[{}% intervals]: paired bootstrap over sequences, {} resamples, seed {}",
+                "[{}% intervals]: paired bootstrap over documents, {} resamples, seed {}",
                 rounded(100.0 * bootstrap.confidence, 1),
                 bootstrap.resamples,
                 bootstrap.seed
@@ -112,15 +116,36 @@ impl Report {
         if self.domains().count() > 1 {
             facts.push("all: domains mixed by weight, whatever their size".to_owned());
         }
-        if self.domains().any(|domain| domain.sequences < 2) {
-            facts.push("[?]: a domain with one sequence has no interval".to_owned());
-        }
+        facts.extend(self.without_interval());
         if !self.variants.is_empty() {
             facts.push(format!(
-                "≈: {UNDISTINGUISHED} from the reference, the interval includes zero"
+                "≈, {UNDISTINGUISHED}: p above {} after Holm's correction for the models of a column",
+                rounded(1.0 - bootstrap.confidence, 4)
             ));
         }
         facts
+    }
+
+    /// Why a domain, and the mixture with it, has no interval, if one has not.
+    fn without_interval(&self) -> Option<String> {
+        let single: Vec<&Domain> = self.domains().filter(|d| d.documents < 2).collect();
+        let names: Vec<&str> = single.iter().map(|domain| domain.name.as_str()).collect();
+        let mixed = self.domains().count() > 1 && single.iter().any(|domain| domain.weight > 0.0);
+        (!single.is_empty()).then(|| {
+            format!(
+                "[?]: no interval, since all text is of one document: {}{}",
+                names.join(", "),
+                if mixed { "; nor has all" } else { "" }
+            )
+        })
+    }
+
+    /// Whether chance explains how a variant differs from another model.
+    fn undistinguished(&self, model: &Model, against: &Model, domain: Option<&str>) -> bool {
+        let level = 1.0 - self.provenance.bootstrap.confidence;
+        self.comparison(&model.name, &against.name, domain)
+            .and_then(|comparison| comparison.bootstrap)
+            .is_some_and(|value| value.adjusted > level)
     }
 
     fn blocks(&self) -> Vec<Block> {
@@ -131,6 +156,7 @@ impl Report {
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
         blocks.extend(self.sizes());
+        blocks.extend(self.sign_tests());
         blocks
     }
 
@@ -176,10 +202,7 @@ impl Report {
             for column in self.columns() {
                 let estimate = model.estimate(metric.name, column)?;
                 let mut text = cell(metric.unit, metric.statistic.is_paired(), estimate);
-                if metric.statistic.is_paired()
-                    && estimate.interval().is_some()
-                    && !estimate.excludes_zero()
-                {
+                if metric.name == WORST_OF && self.undistinguished(model, &self.reference, column) {
                     text.push_str(" ≈");
                 }
                 row.push(text);
@@ -208,38 +231,54 @@ impl Report {
         if self.variants.len() < 2 {
             return None;
         }
-        let value = |index: usize| {
-            self.variants[index]
-                .estimate(RANKED_BY, None)
-                .map_or(f64::INFINITY, |e| e.value)
-        };
-        let best = (0..self.variants.len()).min_by(|&a, &b| value(a).total_cmp(&value(b)))?;
-        let title = format!(
-            "{RANKED_BY} above that of {}, the lowest",
-            self.variants[best].name
-        );
+        let best = self.best()?;
+        let place = self.variants.iter().position(|v| v.name == best.name)?;
         let mut block = Block {
-            title,
+            title: format!("{RANKED_BY} above that of {}, the lowest", best.name),
             header: self.header(),
             rows: Vec::new(),
         };
-        for (index, variant) in self
-            .variants
-            .iter()
-            .enumerate()
-            .filter(|(index, _)| *index != best)
-        {
+        for (index, variant) in self.variants.iter().enumerate() {
+            if index == place {
+                continue;
+            }
             let mut row = vec![variant.name.clone()];
             for column in self.columns() {
-                let difference = self.difference(index, best, RANKED_BY, column).ok()?;
-                row.push(match difference.interval() {
-                    Some(_) if !difference.excludes_zero() => UNDISTINGUISHED.to_owned(),
-                    _ => cell(Unit::Percent, true, &difference),
+                row.push(if self.undistinguished(variant, best, column) {
+                    UNDISTINGUISHED.to_owned()
+                } else {
+                    let difference = self.difference(index, place, RANKED_BY, column).ok()?;
+                    cell(Unit::Percent, true, &difference)
                 });
             }
             block.rows.push(row);
         }
         Some(block)
+    }
+
+    /// How many documents every variant predicts worse than the reference;
+    /// `None` without variants.
+    fn sign_tests(&self) -> Option<Block> {
+        let column = *self.columns().first()?;
+        let rows: Vec<Vec<String>> = self
+            .variants
+            .iter()
+            .filter_map(|variant| {
+                let compared = self.comparison(&variant.name, &self.reference.name, column)?;
+                Some(vec![
+                    variant.name.clone(),
+                    thousands(compared.worse),
+                    thousands(compared.better),
+                    p_value(compared.sign.adjusted),
+                ])
+            })
+            .collect();
+        (!rows.is_empty()).then(|| Block {
+            title: "documents predicted worse and better than by the reference (sign test)"
+                .to_owned(),
+            header: ["", "worse", "better", "p"].map(str::to_owned).to_vec(),
+            rows,
+        })
     }
 }
 
@@ -343,7 +382,9 @@ mod tests {
             "change of perplexity (lower is better)",
             "top-1 agreement with the reference (higher is better)",
             "overlap with the reference (higher is better)",
+            "KL divergence from the reference, nats per token (lower is better)",
             "perplexity above that of reap-50, the lowest",
+            "documents predicted worse and better than by the reference (sign test)",
         ] {
             assert!(text.contains(title), "no `{title}` in\n{text}");
         }
@@ -358,6 +399,11 @@ mod tests {
         );
         assert!(text.contains("reap-again") && text.contains(UNDISTINGUISHED));
         assert!(!text.contains("empty"), "domains without text are left out");
+        let signs = text.split("\n\n").last().unwrap();
+        assert!(
+            signs.contains("reap-50          16       0  <0.001\n"),
+            "{signs}"
+        );
     }
 
     #[test]

@@ -37,6 +37,11 @@ pub struct Sequences {
     pub starts: Vec<usize>,
     /// Domain of each sequence, an index into `names`.
     pub domains: Vec<u16>,
+    /// Document of each sequence: the index, in the order of its domain, of
+    /// the document that most of its tokens are of, the earlier of two. What
+    /// a model is measured by does not depend on it; sequences of one document
+    /// are alike, which matters to a comparison.
+    pub document: Vec<u32>,
     /// Names of the domains.
     pub names: Vec<String>,
     /// Share of each domain in the mixture, relative to the others.
@@ -48,7 +53,8 @@ pub struct Sequences {
     /// Seed of the order of documents.
     pub seed: u64,
     /// Hex SHA-256 of the settings, the domains' names and every sequence with
-    /// its domain. Weights are left out: no token depends on them.
+    /// its domain. Weights and the document of a sequence are left out: no
+    /// token depends on them.
     pub hash: String,
 }
 
@@ -92,21 +98,29 @@ impl Sequences {
             tokens: Vec::with_capacity(streams.iter().map(|stream| stream.tokens.len()).sum()),
             starts: vec![0],
             domains: Vec::new(),
+            document: Vec::new(),
             names: corpus
                 .domains
                 .iter()
                 .map(|domain| domain.name.clone())
                 .collect(),
             weights: corpus.domains.iter().map(|domain| domain.weight).collect(),
-            documents: streams.iter().map(|stream| stream.documents).collect(),
+            documents: streams
+                .iter()
+                .map(|stream| stream.ends.len() as u64)
+                .collect(),
             seq_len: options.seq_len,
             seed: options.seed,
             hash: String::new(),
         };
         for (domain, window) in interleave(&streams, options.seq_len) {
-            packed.tokens.extend_from_slice(window);
+            let stream = &streams[usize::from(domain)];
+            packed
+                .tokens
+                .extend_from_slice(&stream.tokens[window.clone()]);
             packed.starts.push(packed.tokens.len());
             packed.domains.push(domain);
+            packed.document.push(stream.document(&window));
         }
         packed.hash = packed.digest(separator, options.tokens);
         Ok(packed)
@@ -219,12 +233,13 @@ fn budgets(domains: usize, options: &PackOptions) -> Result<Vec<usize>> {
 
 /// Windows of all streams, spread so that any prefix holds about the same
 /// fraction of every domain.
-fn interleave(streams: &[stream::Stream], seq_len: usize) -> Vec<(u16, &[u32])> {
+fn interleave(streams: &[stream::Stream], seq_len: usize) -> Vec<(u16, Range<usize>)> {
     let mut windows = Vec::new();
     for (domain, stream) in (0u16..).zip(streams) {
-        let own: Vec<&[u32]> = stream
-            .tokens
-            .chunks(seq_len)
+        let end = stream.tokens.len();
+        let own: Vec<Range<usize>> = (0..end)
+            .step_by(seq_len)
+            .map(|start| start..(start + seq_len).min(end))
             .filter(|window| window.len() >= SHORTEST)
             .collect();
         let count = own.len() as f64;

@@ -149,6 +149,7 @@ mod tests {
             tokens: vec![0; 12],
             starts: vec![0, 3, 8, 12],
             domains: vec![4, 5, 6],
+            document: vec![0; 3],
             names: vec!["text".to_owned()],
             weights: vec![1.0],
             documents: vec![1],

@@ -159,6 +159,7 @@ mod tests {
             tokens: vec![0; 40],
             starts: vec![0, 13, 40],
             domains: vec![0, 0],
+            document: vec![0, 0],
             names: vec!["text".to_owned()],
             weights: vec![1.0],
             documents: vec![1],

@@ -16,7 +16,7 @@ fn noise(rng: &mut ChaCha8Rng) -> f64 {
     (0..12).map(|_| rng.random_range(0.0..1.0)).sum::<f64>() - 6.0
 }
 
-/// Sequences of random length whose difficulty both models share.
+/// Documents of random length whose difficulty both models share.
 fn clusters(rng: &mut ChaCha8Rng, n: usize) -> Vec<Cluster> {
     (0..n)
         .map(|_| {
@@ -36,6 +36,19 @@ fn clusters(rng: &mut ChaCha8Rng, n: usize) -> Vec<Cluster> {
 fn single(clusters: &[Cluster], statistic: Statistic) -> Estimate {
     let resampled = BOOTSTRAP.resample("text", clusters).unwrap();
     BOOTSTRAP.estimate(&[(1.0, &resampled)], statistic)
+}
+
+fn p_value(clusters: &[Cluster]) -> Option<f64> {
+    let resampled = BOOTSTRAP.resample("text", clusters)?;
+    BOOTSTRAP.p_value(&[(1.0, &resampled)], Statistic::Difference)
+}
+
+/// Makes `left` better or worse by so much per token.
+fn shifted(mut clusters: Vec<Cluster>, by: f64) -> Vec<Cluster> {
+    for cluster in &mut clusters {
+        cluster.left += by * cluster.tokens;
+    }
+    clusters
 }
 
 /// How often intervals of domains of these sizes hold the truth.
@@ -129,7 +142,7 @@ fn exchanging_the_models_mirrors_the_interval() {
 }
 
 #[test]
-fn order_of_sequences_and_domains_does_not_matter() {
+fn order_of_clusters_and_domains_does_not_matter() {
     let mut rng = ChaCha8Rng::seed_from_u64(4);
     let (a, b) = (clusters(&mut rng, 9), clusters(&mut rng, 14));
     let mut reversed = a.clone();
@@ -163,12 +176,13 @@ fn draws_do_not_depend_on_threads() {
 }
 
 #[test]
-fn one_sequence_has_a_value_and_no_interval() {
+fn one_cluster_has_a_value_and_neither_interval_nor_p() {
     let sample = [Cluster {
         tokens: 10.0,
         left: 20.0,
         right: 10.0,
     }];
+    assert_eq!(p_value(&sample), None);
     let estimate = single(&sample, Statistic::Difference);
     assert_eq!(
         estimate,
@@ -219,4 +233,56 @@ fn percentiles_interpolate() {
         [0.0, 0.25, 0.5, 0.75, 1.0].map(|share| percentile(&sorted, share)),
         [1.0, 1.5, 2.0, 3.0, 4.0]
     );
+}
+
+#[test]
+fn without_a_difference_p_values_are_uniform() {
+    for n in [6, 40] {
+        let values: Vec<f64> = (0..400)
+            .map(|simulation| {
+                let mut rng = ChaCha8Rng::seed_from_u64(simulation);
+                p_value(&shifted(clusters(&mut rng, n), RIGHT - LEFT)).unwrap()
+            })
+            .collect();
+        for (level, allowed) in [(0.05, 0.01..=0.1), (0.2, 0.13..=0.28), (0.5, 0.4..=0.6)] {
+            let below = values.iter().filter(|&&p| p <= level).count() as f64 / 400.0;
+            assert!(
+                allowed.contains(&below),
+                "{n} clusters: {below} below {level}"
+            );
+        }
+    }
+}
+
+#[test]
+fn p_values_say_what_intervals_say() {
+    let step = 2.0 / (BOOTSTRAP.resamples + 1) as f64;
+    for simulation in 0..200 {
+        let mut rng = ChaCha8Rng::seed_from_u64(simulation);
+        let n = rng.random_range(2..30);
+        let effect = rng.random_range(-0.2..0.2);
+        let sample = shifted(clusters(&mut rng, n), RIGHT - LEFT + effect);
+        let p = p_value(&sample).unwrap();
+        let excludes_zero = single(&sample, Statistic::Difference).excludes_zero();
+        assert!((step..=1.0).contains(&p));
+        // Percentiles interpolate, counts of draws do not.
+        assert!(p > 0.05 || excludes_zero, "{n} clusters, p = {p}");
+        assert!(
+            p <= 0.05 + 2.0 * step || !excludes_zero,
+            "{n} clusters, p = {p}"
+        );
+    }
+}
+
+#[test]
+fn p_values_of_all_and_nothing() {
+    let sample = clusters(&mut ChaCha8Rng::seed_from_u64(6), 40);
+    let lowest = 2.0 / (BOOTSTRAP.resamples + 1) as f64;
+    assert_eq!(p_value(&sample), Some(lowest));
+    assert_eq!(p_value(&shifted(sample.clone(), -5.0)), Some(lowest));
+    let mut same = sample;
+    for cluster in &mut same {
+        cluster.right = cluster.left;
+    }
+    assert_eq!(p_value(&same), Some(1.0));
 }

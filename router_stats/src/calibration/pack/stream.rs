@@ -1,6 +1,7 @@
 //! One domain's documents to one stream of tokens, no longer than asked for.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::PathBuf;
 
 use rand::seq::SliceRandom;
@@ -17,10 +18,31 @@ use crate::{Error, Result};
 /// this times the tokens wanted is only tokenised if that was not enough.
 const BYTES_PER_TOKEN: usize = 16;
 
-/// Tokens of a domain, and of how many documents they are.
+/// Tokens of a domain, and which document each is of.
 pub(super) struct Stream {
     pub(super) tokens: Vec<u32>,
-    pub(super) documents: u64,
+    /// Where each document ends, its separator included. Every document gave
+    /// at least one token; the last may end beyond `tokens`.
+    pub(super) ends: Vec<usize>,
+}
+
+impl Stream {
+    /// The document that most of these tokens are of, the earliest of several.
+    pub(super) fn document(&self, window: &Range<usize>) -> u32 {
+        let first = self.ends.partition_point(|&end| end <= window.start);
+        let (mut document, mut most, mut start) = (first, 0, window.start);
+        for (index, &end) in self.ends.iter().enumerate().skip(first) {
+            let own = end.min(window.end) - start;
+            if own > most {
+                (document, most) = (index, own);
+            }
+            if end >= window.end {
+                break;
+            }
+            start = end;
+        }
+        document as u32
+    }
 }
 
 /// The tokenizer without the truncation and padding that some
@@ -48,7 +70,7 @@ pub(super) fn take(
 
     let mut stream = Stream {
         tokens: Vec::new(),
-        documents: 0,
+        ends: Vec::new(),
     };
     let mut rest = order.as_slice();
     while stream.tokens.len() < budget && !rest.is_empty() {
@@ -66,7 +88,7 @@ pub(super) fn take(
             }
             stream.tokens.extend(document);
             stream.tokens.extend(separator);
-            stream.documents += 1;
+            stream.ends.push(stream.tokens.len());
         }
     }
     stream.tokens.truncate(budget);

@@ -104,6 +104,48 @@ fn the_budget_is_split_evenly_and_unused_parts_stay_unused() {
 }
 
 #[test]
+fn a_sequence_is_of_the_document_that_most_of_it_is_of() {
+    // Documents of 5, 2, 2, 2 and 5 tokens with their separators, in an order
+    // that the first token of each tells.
+    let corpus = corpus(&[vec![4, 1, 1, 1, 4]]);
+    let packed = pack(&corpus, &options(4, 100, 3));
+    let (mut own, mut document) = (Vec::new(), 0);
+    for &token in &packed.tokens {
+        own.push(document);
+        document += u32::from(token == SEPARATOR);
+    }
+    assert_eq!(packed.tokens.len(), 16, "no token is dropped");
+    let most = |range: Range<usize>| {
+        let count = |document| {
+            own[range.clone()]
+                .iter()
+                .filter(|&&d| d == document)
+                .count()
+        };
+        // The first of the largest.
+        (0..5)
+            .rev()
+            .max_by_key(|&document| count(document))
+            .unwrap()
+    };
+    let expected: Vec<u32> = packed
+        .starts
+        .windows(2)
+        .map(|ends| most(ends[0]..ends[1]))
+        .collect();
+    assert_eq!(packed.document, expected);
+
+    let long = pack(&self::corpus(&[vec![50], vec![50; 2]]), &options(8, 120, 0));
+    for domain in [0, 1] {
+        let documents: BTreeSet<u32> = (0..long.len())
+            .filter(|&index| long.domains[index] == domain)
+            .map(|index| long.document[index])
+            .collect();
+        assert_eq!(documents, (0..=u32::from(domain)).collect());
+    }
+}
+
+#[test]
 fn every_prefix_is_balanced() {
     let packed = pack(&corpus(&[vec![80; 3], vec![40; 3]]), &options(10, 400, 2));
     let half = &packed.domains[..packed.len() / 2];
@@ -247,8 +289,11 @@ proptest! {
         prop_assert!(packed.tokens.len() <= budget);
         prop_assert_eq!(packed.starts.len(), packed.len() + 1);
         prop_assert_eq!(packed.starts.last(), Some(&packed.tokens.len()));
+        prop_assert_eq!(packed.document.len(), packed.len());
         for index in 0..packed.len() {
             prop_assert!((2..=seq_len).contains(&packed.sequence(index).len()));
+            let documents = packed.documents[usize::from(packed.domains[index])];
+            prop_assert!(u64::from(packed.document[index]) < documents);
         }
         let used: Vec<u32> = packed.tokens.iter().copied().filter(|&t| t != SEPARATOR).collect();
         prop_assert_eq!(used.iter().collect::<BTreeSet<_>>().len(), used.len());

@@ -57,6 +57,7 @@ fn sequences() -> Sequences {
             .map(|i| i * 37 % 256)
             .collect(),
         domains: vec![0, 1, 0, 1, 0, 1, 0, 1],
+        document: vec![0; 8],
         names: vec!["code".to_owned(), "prose".to_owned()],
         weights: vec![1.0; 2],
         documents: vec![1; 2],

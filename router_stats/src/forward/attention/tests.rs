@@ -68,6 +68,7 @@ fn check(spec: AttentionSpec, tensors: &[(&str, &[usize])], expected: [[f32; HID
         tokens: vec![0; BEFORE + TOKENS],
         starts: vec![0, BEFORE, BEFORE + TOKENS],
         domains: vec![0, 0],
+        document: vec![0, 0],
         names: vec!["text".to_owned()],
         weights: vec![1.0],
         documents: vec![1],
