@@ -2,7 +2,7 @@
 
 mod check;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use candle_core::Tensor;
@@ -328,4 +328,4 @@ fn provenance(sequences: &Sequences, options: &EvalOptions) -> Provenance {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

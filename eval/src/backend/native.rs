@@ -263,6 +263,7 @@ fn pack(sequences: &[Vec<u32>]) -> Sequences {
         tokens: sequences.concat(),
         starts,
         domains: vec![0; sequences.len()],
+        document: (0..).take(sequences.len()).collect(),
         names: vec![String::new()],
         weights: vec![1.0],
         documents: vec![sequences.len() as u64],
