@@ -8,6 +8,7 @@ mod crash;
 mod failure;
 mod families;
 mod program;
+mod report;
 mod serve;
 mod steps;
 mod usage;

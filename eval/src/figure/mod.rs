@@ -34,6 +34,11 @@ pub use style::Theme;
 pub use table::Table;
 pub use unit::Unit;
 
+use std::io::Write;
+use std::path::Path;
+
+use router_stats::atomic;
+
 use crate::{Error, Result};
 use svg::Drawing;
 
@@ -111,6 +116,15 @@ impl Figure {
             &self.description,
             Some(&style),
         ) + "\n"
+    }
+
+    /// Writes that file, so that `path` never holds half of it.
+    ///
+    /// # Errors
+    /// [`Io`](router_stats::Error::Io)
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let svg = self.to_svg();
+        Ok(atomic::write(path, |file| file.write_all(svg.as_bytes()))?)
     }
 
     /// Both drawings for a page that holds the style of a [`Theme`]: the

@@ -16,6 +16,9 @@ use crate::figure::svg::escape;
 use crate::figure::{Figure, Table, Theme};
 use crate::Result;
 
+/// Rows of a table beyond which it is shown only when asked for.
+const FOLDED: usize = 8;
+
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
@@ -88,7 +91,7 @@ impl Page {
         html.push_str("</header>\n");
         for section in &self.sections {
             html.push_str(&format!("<section><h2>{}</h2>\n", escape(&section.title)));
-            paragraphs(&mut html, &section.text, "");
+            paragraphs(&mut html, &section.text, "note");
             for part in &section.parts {
                 part.write(&mut html);
             }
@@ -161,6 +164,13 @@ impl Part {
                     figure.table.to_html()
                 ));
             }
+            Self::Table(table) if table.rows.len() > FOLDED => {
+                html.push_str(&format!(
+                    "<details class=\"folded\"><summary>{}</summary>{}</details>\n",
+                    escape(&table.caption),
+                    table.to_html()
+                ));
+            }
             Self::Table(table) => html.push_str(&(table.to_html() + "\n")),
             Self::Pairs(pairs) => {
                 html.push_str("<dl class=\"pairs\">");
@@ -182,11 +192,7 @@ impl Part {
 
 fn paragraphs(html: &mut String, text: &[String], class: &str) {
     for paragraph in text {
-        let paragraph = escape(paragraph);
-        match class {
-            "" => html.push_str(&format!("<p>{paragraph}</p>\n")),
-            _ => html.push_str(&format!("<p class=\"{class}\">{paragraph}</p>\n")),
-        }
+        html.push_str(&format!("<p class=\"{class}\">{}</p>\n", escape(paragraph)));
     }
 }
 
@@ -265,6 +271,20 @@ mod tests {
             "for a page and for a phone"
         );
         assert!(html.contains("<details><summary>Numbers</summary><div class=\"scroll\""));
+    }
+
+    #[test]
+    fn a_long_table_is_folded() {
+        let folded = |rows: usize| {
+            let mut table = Table::new("losses", ["model", "loss"]);
+            (0..rows).for_each(|row| {
+                table.row([row.to_string(), "1".to_owned()]);
+            });
+            let mut html = String::new();
+            Part::Table(table).write(&mut html);
+            html.contains("<details class=\"folded\"><summary>losses</summary>")
+        };
+        assert_eq!([FOLDED, FOLDED + 1].map(folded), [false, true]);
     }
 
     #[test]

@@ -16,7 +16,7 @@ impl<'a> Given<'a> {
     }
 
     /// Whether `flag`, such as `--seed`, was typed.
-    fn has(self, flag: &str) -> bool {
+    pub(super) fn has(self, flag: &str) -> bool {
         let id = flag.trim_start_matches('-').replace('-', "_");
         self.0.value_source(&id) == Some(ValueSource::CommandLine)
     }

@@ -13,7 +13,7 @@ use crate::Result;
 /// The metric of the bars.
 pub(super) const CHANGE: &str = "perplexity_change";
 /// Most variants that have bars; tables hold them all.
-const BARS: usize = 6;
+const BARS: usize = 4;
 
 /// Interval of an estimate, as figures have it.
 pub(super) fn interval(estimate: &Estimate) -> Option<[f64; 2]> {
@@ -37,7 +37,10 @@ pub(super) fn summary(inputs: &Inputs) -> Option<String> {
     let change = model.estimate(CHANGE, None)?;
     let perplexity = |model: &Model| model.estimate("perplexity", None).map(|it| it.value);
     let tokens: u64 = report.domains().map(|domain| domain.tokens).sum();
-    let names: Vec<&str> = report.domains().map(|domain| domain.name.as_str()).collect();
+    let names: Vec<&str> = report
+        .domains()
+        .map(|domain| domain.name.as_str())
+        .collect();
     let mut text = format!(
         "On {} tokens of held-out text ({}) perplexity goes from {} to {}: {}, a {:.0}% interval.",
         format::count(tokens),
@@ -81,11 +84,11 @@ pub(super) fn facts(inputs: &Inputs) -> Vec<Fact> {
         facts.push(fact("perplexity", Unit::Change, change));
     }
     if let Some((domain, worst)) = report.worst_domain(index) {
-        let name = format!("perplexity on {domain}, the worst");
+        let name = format!("perplexity, {domain}");
         facts.push(fact(&name, Unit::Change, worst));
     }
     if let Some(agreement) = model.estimate("top1_agreement", None) {
-        facts.push(fact("most probable token agrees", Unit::Percent, agreement));
+        facts.push(fact("top token agrees", Unit::Percent, agreement));
     }
     facts
 }
@@ -123,7 +126,7 @@ fn domains(inputs: &Inputs, report: &Report) -> Option<Domains> {
     let subject = subject(inputs, report).map(|(index, _)| index);
     let mut shown: Vec<usize> = subject.into_iter().collect();
     let others = (0..report.variants.len()).filter(|index| Some(*index) != subject);
-    shown.extend(others.take(BARS - shown.len()));
+    shown.extend(others.take(BARS.saturating_sub(shown.len())));
     let bar = |index: usize, domain: &str| {
         let model = &report.variants[index];
         let change = model.estimate(CHANGE, Some(domain))?;

@@ -22,6 +22,7 @@ use prune_eval::{Report, Sweep};
 use router_stats::stats::Stats;
 
 pub use count::{count, Counted};
+pub(crate) use provenance::command;
 
 use crate::plan::Plan;
 use crate::{Error, Result};
@@ -84,7 +85,11 @@ impl Inputs {
     fn models(&self) -> Vec<(&PathBuf, &str, &str)> {
         let plan = self.plan.as_ref().map(|source| {
             let model = &source.content.model;
-            (&source.path, model.name.as_str(), model.fingerprint.as_str())
+            (
+                &source.path,
+                model.name.as_str(),
+                model.fingerprint.as_str(),
+            )
         });
         let stats = self.stats.as_ref().map(|source| {
             let provenance = &source.content.provenance;
@@ -93,11 +98,19 @@ impl Inputs {
         });
         let eval = self.eval.as_ref().map(|source| {
             let model = &source.content.reference;
-            (&source.path, model.name.as_str(), model.fingerprint.as_str())
+            (
+                &source.path,
+                model.name.as_str(),
+                model.fingerprint.as_str(),
+            )
         });
         let sweep = self.sweep.as_ref().map(|source| {
             let model = &source.content.header.base.reference;
-            (&source.path, model.name.as_str(), model.fingerprint.as_str())
+            (
+                &source.path,
+                model.name.as_str(),
+                model.fingerprint.as_str(),
+            )
         });
         [plan, stats, eval, sweep].into_iter().flatten().collect()
     }

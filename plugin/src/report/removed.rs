@@ -44,7 +44,10 @@ pub(super) fn summary(inputs: &Inputs) -> Option<String> {
         ));
     }
     if method.asked.layers.is_some() {
-        text.push_str(&format!(" Layers are chosen by {}.", method.layer_criterion));
+        text.push_str(&format!(
+            " Layers are chosen by {}.",
+            method.layer_criterion
+        ));
     }
     Some(text)
 }
@@ -95,26 +98,32 @@ fn change(before: u64, after: u64) -> String {
 fn sizes(plan: &Plan) -> Table {
     let (before, after) = (&plan.before, &plan.after);
     let experts = |size: &Size| format::range(size.experts_per_layer.iter().copied());
-    let mut table = Table::new("", ["", "before", "after", "change"]);
-    let mut row = |name: &str, write: fn(u64) -> String, of: fn(&Size) -> u64| {
+    let row = |name: &str, write: fn(u64) -> String, of: fn(&Size) -> u64| {
         let (before, after) = (of(before), of(after));
-        table.row([
+        [
             name.to_owned(),
             write(before),
             write(after),
             change(before, after),
-        ]);
+        ]
     };
-    row("bytes of weights", format::bytes, |size| size.bytes);
-    row("parameters", format::parameters, |size| size.parameters);
-    row("active per token", format::parameters, |size| size.active_parameters);
-    table.row([
-        "experts per layer".to_owned(),
-        experts(before),
-        experts(after),
-        String::new(),
-    ]);
-    row("layers", |layers| layers.to_string(), |size| size.layers as u64);
+    let layers = |size: &Size| size.layers as u64;
+    let mut table = Table::new("", ["", "before", "after", "change"]);
+    table
+        .row(row("bytes of weights", format::bytes, |size| size.bytes))
+        .row(row("parameters", format::parameters, |size| {
+            size.parameters
+        }))
+        .row(row("active per token", format::parameters, |size| {
+            size.active_parameters
+        }))
+        .row([
+            "experts per layer".to_owned(),
+            experts(before),
+            experts(after),
+            String::new(),
+        ])
+        .row(row("layers", format::count, layers));
     table
 }
 

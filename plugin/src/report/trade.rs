@@ -118,7 +118,9 @@ fn swept(sweep: &Sweep, summary: &Summary) -> Option<Pareto> {
         .filter(|cell| on(cell).is_none() || on(cell) == first);
     let mut points = vec![original(sweep.header.size.bytes)];
     points.extend(cells.filter_map(|cell| {
-        let name = cell.point.label(&[axis::CALIBRATE_ON, axis::LAYER_CRITERION]);
+        let name = cell
+            .point
+            .label(&[axis::CALIBRATE_ON, axis::LAYER_CRITERION]);
         let change = cell.all.get(CHANGE)?;
         Some(point(&name, &series(&cell.point), cell.size.bytes, change))
     }));
@@ -211,8 +213,12 @@ fn matrices(sweep: &Sweep, summary: &Summary) -> Vec<Matrix> {
             let (rows, values) = cells.iter().filter_map(row).unzip();
             Matrix {
                 name: numbered("matrix", index),
-                title: format!("What calibrating on one domain costs on another: {}", rest.label(&[])),
-                description: "Change of perplexity, by the domains that experts were ranked on.".to_owned(),
+                title: format!(
+                    "What calibrating on one domain costs on another: {}",
+                    rest.label(&[])
+                ),
+                description: "Change of perplexity, by the domains that experts were ranked on."
+                    .to_owned(),
                 down: "calibrated on".to_owned(),
                 across: "evaluated on".to_owned(),
                 rows,
