@@ -139,6 +139,9 @@ pub enum Error {
         /// `name=weight` of every domain.
         weights: String,
     },
+    /// There is nothing to draw from.
+    #[error("stability: expected a domain with text in at least two parts, found none")]
+    OnePart,
     /// A saliency or layer score is NaN or infinite.
     #[error("{what}: expected a finite score, found {value}: the statistics are damaged")]
     NonFiniteScore {
@@ -325,6 +328,7 @@ impl Error {
                 | Self::ProtectedExperts { .. }
                 | Self::ProtectedLayers { .. }
                 | Self::NoTokens { .. }
+                | Self::OnePart
         )
     }
 
@@ -386,6 +390,9 @@ impl Error {
                 "drop fewer layers, or protect fewer experts: --prune-super-experts protects only those of --protect".to_owned()
             }
             Self::NoTokens { .. } => "give some weight to a domain that has text".to_owned(),
+            Self::OnePart => {
+                "raise --calibration-tokens or lower --seq-len; of files, name two that have text of one domain".to_owned()
+            }
             Self::NonFiniteScore { .. } => "run `calibrate` again".to_owned(),
             Self::OtherModel { .. } => {
                 "plans do not transfer between models; run `plan` on statistics of this one".to_owned()

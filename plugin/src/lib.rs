@@ -26,6 +26,8 @@ pub mod plan;
 mod registry;
 pub mod report;
 pub mod saliency;
+pub mod stability;
 pub mod surgery;
+pub mod sweep;
 
 pub use error::{Error, Result};

@@ -10,5 +10,7 @@ mod families;
 mod program;
 mod report;
 mod serve;
+mod stable;
 mod steps;
+mod sweep;
 mod usage;

@@ -40,6 +40,20 @@ impl Engine {
         })
     }
 
+    /// Loads a checkpoint and has the engine quantise it.
+    pub(crate) fn load_quantized(directory: &Path, to: IsqType) -> Self {
+        let load = move || {
+            let paths: Box<dyn ModelPaths> = Box::new(paths(directory));
+            let (dtype, device) = (ModelDType::F32, Device::Cpu);
+            let mapper = DeviceMapSetting::dummy();
+            loader(false)
+                .load_model_from_path(&paths, &dtype, &device, true, mapper, Some(to), None)
+                .unwrap()
+        };
+        // What it quantises to, it remembers for the next model of the thread.
+        Self::start(|| std::thread::scope(|scope| scope.spawn(load).join()))
+    }
+
     /// Has the engine write a directory as UQFF: `name-0.uqff` beside `file`,
     /// which is `name.uqff`.
     pub(crate) fn write_uqff(directory: &Path, to: Option<IsqType>, file: &Path) {

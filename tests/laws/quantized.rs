@@ -1,14 +1,21 @@
 //! A quantised model is the checkpoint whose projections were rounded before
-//! they were stored: its logits are the same bits.
+//! they were stored, bit for bit, and what the engine makes of it but for the
+//! activations that the engine rounds.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use prune_tests::{logits, open, worst, Golden};
+use mistralrs_core::IsqType;
+use mistralrs_prune::surgery::Layout;
+use prune_tests::{at_most, demo, logits, open, ragged, worst, Golden, ONE_BATCH};
 use router_stats::checkpoint::ExpertReader;
 use router_stats::family::Projection;
 use router_stats::forward::{Model, Quantization};
+use router_stats::progress::Silent;
+
+use crate::cut::Cut;
+use crate::engine::Engine;
 
 /// Writes the model with its projections rounded, in f32 and with experts one
 /// by one, and opens it.
@@ -87,4 +94,37 @@ fn logits_are_those_of_weights_rounded_before() {
     for (quantization, compared) in Quantization::ALL.into_iter().zip(compared) {
         assert!(compared >= 3, "{quantization}: {compared}");
     }
+}
+
+/// The rows of the demo model are whole blocks of 32.
+#[test]
+fn the_engine_rounds_the_same_way() {
+    let model = open(&demo());
+    let cut = Cut::convert(&model, Layout::Engine);
+    let sequences = ragged(&[64], 4096, 1);
+    let whole = logits(&model, &sequences, None);
+    for (quantization, isq, limit) in [
+        (Quantization::Q4_0, IsqType::Q4_0, 0.2),
+        (Quantization::Q5_0, IsqType::Q5_0, 0.4),
+    ] {
+        let engine = Engine::load_quantized(&cut.directory(), isq);
+        let theirs = engine.logits(&sequences.tokens);
+        let quantized = model.quantized(quantization).unwrap();
+        let hidden = quantized.hidden_states(&sequences, None, ONE_BATCH, &Silent);
+        // The engine rounds the head too, which is the embedding.
+        let embedding = model.embedding().unwrap();
+        let mut head = embedding.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        quantization.round(&mut head).unwrap();
+        let head = Tensor::from_vec(head, embedding.shape(), &Device::Cpu).unwrap();
+        let ours = hidden.unwrap()[0].matmul(&head.t().unwrap()).unwrap();
+        let share = distance(&theirs, &ours) / distance(&theirs, &whole);
+        let what = format!("what rounding to {quantization} does not explain");
+        at_most(limit, share, &what);
+    }
+}
+
+/// Root of the sum of squared differences.
+fn distance(left: &Tensor, right: &Tensor) -> f64 {
+    let squares = (left - right).unwrap().sqr().unwrap().sum_all().unwrap();
+    f64::from(squares.to_scalar::<f32>().unwrap()).sqrt()
 }

@@ -75,7 +75,8 @@ pub struct Domain {
     pub weight: f64,
     /// Sequences with at least one prediction.
     pub sequences: u64,
-    /// Documents that these are of, each counting as one cluster.
+    /// Documents that these are of for the most part. The sequences of each
+    /// are one cluster.
     pub documents: u64,
     /// Predicted tokens.
     pub tokens: u64,

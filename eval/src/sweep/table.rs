@@ -7,7 +7,7 @@
 use std::fmt::Write;
 
 use super::point::axis;
-use super::summary::{Cell, Summary};
+use super::summary::{Cell, Rank, Summary};
 use super::{Coordinate, Sweep};
 use crate::evaluator::{self, Metric, Unit, EVALUATORS};
 use crate::figure::Table;
@@ -199,10 +199,10 @@ fn grids(sweep: &Sweep, cells: &[&Cell], column: &str, about: &str) -> Vec<Block
                     return String::new();
                 };
                 let text = format::cell(metric.unit, metric.statistic.is_paired(), estimate);
-                match cell.as_good_as_best {
-                    Some(true) if marked => text + " ≈",
-                    None if marked && down.len() > 1 => text + " *",
-                    _ => text,
+                match cell.rank.filter(|_| marked) {
+                    Some(Rank::Best) => text + " *",
+                    Some(Rank::NotDistinguishable) => text + " ≈",
+                    Some(Rank::Worse) | None => text,
                 }
             },
         ));

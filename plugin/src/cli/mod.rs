@@ -103,12 +103,14 @@ impl Command {
     fn interrupted(&self) -> Option<&'static str> {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
+            Self::Eval(args) => Some(args.interrupted()),
             Self::Plan(_)
             | Self::Prune(_)
-            | Self::Eval(_)
             | Self::Report(_)
             | Self::Inspect(_)
-            | Self::Stats(_) => Some("nothing half-written remains; run it again"),
+            | Self::Stats(_) => {
+                Some("nothing half-written remains; run it again")
+            }
         }
     }
 }
@@ -119,13 +121,13 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     let given = Given::of(matches);
     match cli.command {
         Command::Serve(args) => serve::execute(args, given, &global),
-        Command::Calibrate(args) => calibrate::execute(&args, &global),
+        Command::Calibrate(args) => calibrate::execute(&args, given, &global),
         Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Report(args) => report::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
-        Command::Stats(args) => stats::execute(&args),
+        Command::Stats(args) => stats::execute(&args, &global),
     }
 }
 

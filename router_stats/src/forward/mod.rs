@@ -80,6 +80,10 @@ impl Model {
     /// through `quantization` when it is loaded: see
     /// [`Names::is_projection`]. The checkpoint is shared and stays as it is.
     ///
+    /// An expert is rounded whenever it is read, once for every batch: one core
+    /// rounds 200 to 400 million weights a second to types in blocks of 32, 30
+    /// to 40 to those in blocks of 256. Larger batches pay this less often.
+    ///
     /// # Errors
     /// `Unquantizable` for the first matrix that is not whole blocks.
     pub fn quantized(&self, quantization: Quantization) -> Result<Self> {

@@ -62,6 +62,7 @@ fn hidden(model: &Model, keep: Option<&Keep>) -> Vec<Vec<f32>> {
         tokens: TOKENS.to_vec(),
         starts: vec![0, TOKENS.len()],
         domains: vec![0],
+        document: vec![0],
         names: vec!["text".to_owned()],
         weights: vec![1.0],
         documents: vec![1],
