@@ -168,6 +168,28 @@ pub enum Error {
         /// Name of the checkpoint at hand.
         found_name: String,
     },
+    /// Files that belong together are of different models.
+    #[error(
+        "{} is of model {} ({name}), {} of {} ({other_name})",
+        first.display(),
+        short(fingerprint, other),
+        second.display(),
+        short(other, fingerprint)
+    )]
+    MixedModels {
+        /// The first file.
+        first: PathBuf,
+        /// Name of its model.
+        name: String,
+        /// Fingerprint of its model.
+        fingerprint: String,
+        /// The first file of another model.
+        second: PathBuf,
+        /// Name of that model.
+        other_name: String,
+        /// Fingerprint of that model.
+        other: String,
+    },
     /// A file is not a plan.
     #[error("{}: not a plan: {source}", path.display())]
     PlanFile {
@@ -375,6 +397,7 @@ impl Error {
             Self::OtherModel { .. } => {
                 "plans do not transfer between models; run `plan` on statistics of this one".to_owned()
             }
+            Self::MixedModels { .. } => "give files of one model".to_owned(),
             Self::PlanFile { .. } => "`plan STATS -o FILE` writes one".to_owned(),
             Self::PlanVersion { .. } => "run `plan` again with this version".to_owned(),
             Self::OutputExists { .. } => {

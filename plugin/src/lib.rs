@@ -24,6 +24,7 @@ pub mod layers;
 pub mod pipeline;
 pub mod plan;
 mod registry;
+pub mod report;
 pub mod saliency;
 pub mod stability;
 pub mod surgery;

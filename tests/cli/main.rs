@@ -9,6 +9,7 @@ mod echo;
 mod failure;
 mod families;
 mod program;
+mod report;
 mod serve;
 mod stable;
 mod steps;

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use comparison::{Comparison, PValue};
 pub(crate) use file::check_sums;
+pub(crate) use format::shortened;
 pub use format::thousands;
 pub use subject::Subject;
 pub(crate) use table::Block;

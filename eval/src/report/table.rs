@@ -12,6 +12,7 @@ use std::fmt::Write;
 use super::format::{cell, number, rounded, short, thousands, wrap};
 use super::{Domain, Model, Report};
 use crate::evaluator::{self, Metric, Unit};
+use crate::figure::Table;
 
 pub(crate) use block::Block;
 
@@ -62,8 +63,13 @@ impl Report {
         text
     }
 
+    /// Every table, for a page.
+    pub fn tables(&self) -> Vec<Table> {
+        self.blocks().into_iter().map(Table::from).collect()
+    }
+
     /// Where the numbers come from and how to read them.
-    fn facts(&self) -> Vec<String> {
+    pub fn facts(&self) -> Vec<String> {
         let mut facts = if self.has_text() {
             self.text_facts()
         } else {

@@ -10,6 +10,7 @@ use super::point::axis;
 use super::summary::{Cell, Rank, Summary};
 use super::{Coordinate, Sweep};
 use crate::evaluator::{self, Metric, Unit, EVALUATORS};
+use crate::figure::Table;
 use crate::report::{format, Block};
 
 /// The metric that has a worst domain, marks and a matrix.
@@ -55,8 +56,14 @@ impl Sweep {
         text
     }
 
+    /// Every table, for a page.
+    pub fn tables(&self) -> Vec<Table> {
+        let blocks = blocks(self, &self.summary());
+        blocks.into_iter().map(Table::from).collect()
+    }
+
     /// Where the numbers come from and how to read them.
-    fn facts(&self) -> Vec<String> {
+    pub fn facts(&self) -> Vec<String> {
         let base = &self.header.base;
         let bootstrap = &base.provenance.bootstrap;
         let tokens: u64 = base.domains().map(|domain| domain.tokens).sum();

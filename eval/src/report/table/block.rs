@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::figure::Table;
 use crate::report::format::{length, padded, shortened, wrap};
 
 /// Between columns.
@@ -13,6 +14,16 @@ pub(crate) struct Block {
     pub(crate) title: String,
     pub(crate) header: Vec<String>,
     pub(crate) rows: Vec<Vec<String>>,
+}
+
+impl From<Block> for Table {
+    fn from(block: Block) -> Self {
+        Self {
+            caption: block.title,
+            columns: block.header,
+            rows: block.rows,
+        }
+    }
 }
 
 impl Block {
