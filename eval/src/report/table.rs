@@ -164,6 +164,8 @@ impl Report {
             Vec::new()
         };
         blocks.extend(self.task_blocks());
+        blocks.extend(self.sizes());
+        blocks.extend(self.speeds());
         blocks
     }
 
@@ -174,8 +176,6 @@ impl Report {
         let mut blocks: Vec<Block> = shown.map(|(_, metric)| self.block(metric)).collect();
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
-        blocks.extend(self.sizes());
-        blocks.extend(self.speeds());
         blocks.extend(self.sign_tests());
         blocks
     }

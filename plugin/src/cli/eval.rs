@@ -287,6 +287,17 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
         &["--seq-len"],
         "held-out text, so no --no-text,",
     )?;
+    let natively = !args.tasks.no_text || args.tasks.asks() && !args.tasks.in_engine();
+    given.refuse_unless(
+        calibrates || natively,
+        &["--batch-tokens"],
+        "held-out text, or --task without --backend engine,",
+    )?;
+    given.refuse_unless(
+        !args.tasks.no_text || args.tasks.asks(),
+        &["--resamples"],
+        "held-out text, or --task,",
+    )?;
     let in_engine = args.tasks.in_engine() || args.speed.speed;
     if in_engine && !args.quantize.is_empty() {
         return Err(Error::Option {

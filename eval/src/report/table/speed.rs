@@ -9,6 +9,7 @@ impl Report {
     /// Speed and memory of every model, if they were measured.
     pub(super) fn speeds(&self) -> Option<Block> {
         let speed = self.speed.as_ref()?;
+        let rounds = speed.models.first().map_or(0, |model| model.rounds.len());
         let header = [
             "",
             "prefill tok/s",
@@ -18,7 +19,10 @@ impl Report {
             "weights",
         ];
         Some(Block {
-            title: format!("speed ({}; median of rounds)", speed.engine),
+            title: format!(
+                "speed ({}): median of {rounds} rounds, × against the reference in the same round",
+                speed.engine
+            ),
             header: header.map(str::to_owned).to_vec(),
             rows: speed.models.iter().map(row).collect(),
         })
