@@ -45,7 +45,7 @@ fn echo(prompt: Value, max_tokens: u32, logprobs: u32) -> Value {
 #[test]
 fn an_echo_has_the_log_probabilities_of_the_native_forward() {
     let workshop = Workshop::new();
-    let server = Server::start(&workshop, &["--prefix-cache-n", "0"], None);
+    let server = Server::start(&workshop, &[], None);
     let (tokenizer, prompts, scores) = native();
 
     let ask = |body: &Value| -> Value { server.post("/v1/completions", body).json().unwrap() };
@@ -155,7 +155,7 @@ fn an_echo_has_the_log_probabilities_of_the_native_forward() {
 #[test]
 fn an_echo_needs_a_key_and_no_prefix_cache() {
     let workshop = Workshop::new();
-    let server = Server::start(&workshop, &[], Some("secret"));
+    let server = Server::start(&workshop, &["--prefix-cache-n", "4"], Some("secret"));
     let body = echo(json!("Once"), 0, 1);
     let refused = server.send("/v1/completions", Some(&body), None);
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);

@@ -66,7 +66,7 @@ fn assert_close(left: &[(String, String, Vec<f64>)], right: &[(String, String, V
 #[test]
 fn tasks_have_the_same_outcomes_whatever_runs_them() {
     let workshop = Workshop::new();
-    let server = Server::start(&workshop, &["--prefix-cache-n", "0"], Some("secret"));
+    let server = Server::start(&workshop, &[], Some("secret"));
     let key = workshop.path("key");
     std::fs::write(&key, "secret\n").unwrap();
     let (named, key) = (
@@ -125,6 +125,8 @@ fn flags_about_tasks_need_tasks() {
         &["--task", "copy", "--server", "a=http://127.0.0.1:9"],
         &["--task", "copy", "--no-text", "--seq-len", "64"],
         &["--task", "copy", "--no-text", "--text", "x.txt"],
+        &["--speed", "--no-text", "--resamples", "99"],
+        &["--speed", "--no-text", "--batch-tokens", "99"],
         &[
             "--task",
             "copy",

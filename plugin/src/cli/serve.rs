@@ -83,9 +83,10 @@ struct EngineArgs {
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_seqs: u32,
 
-    /// Prefixes whose caches are kept; 0 for none
-    #[arg(long, default_value_t = 16, value_name = "N")]
-    prefix_cache_n: usize,
+    /// Prefixes whose caches are kept; 0 for none [default: 16; on a CPU 0,
+    /// because there the engine keeps all of them until memory runs out]
+    #[arg(long, value_name = "N")]
+    prefix_cache_n: Option<usize>,
 
     /// Run without a key-value cache
     #[arg(long)]

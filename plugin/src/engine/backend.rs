@@ -36,7 +36,7 @@ impl EngineBackend {
     /// Those of the job, and of the engine.
     pub fn load(job: Job, options: &EngineOptions, end_of_text: &[u32]) -> crate::Result<Self> {
         let options = EngineOptions {
-            prefix_cache_n: 0,
+            prefix_cache_n: Some(0),
             max_seqs: 1,
             ..options.clone()
         };

@@ -72,10 +72,11 @@ impl Engine {
             },
             None => options.unpaged()?,
         };
+        let prefixes = options.prefixes(&device);
         let mistralrs = MistralRsBuilder::new(pipeline, scheduler, false, None)
             .with_no_kv_cache(options.loader.no_kv_cache)
-            .with_no_prefix_cache(options.prefix_cache_n == 0)
-            .with_prefix_cache_n(options.prefix_cache_n)
+            .with_no_prefix_cache(prefixes == 0)
+            .with_prefix_cache_n(prefixes)
             .with_disable_eos_stop(options.run_on)
             .with_model_id(loader.get_id())
             .build()
@@ -86,7 +87,7 @@ impl Engine {
             id: loader.get_id(),
             name,
             outcome,
-            prefix_cache: options.prefix_cache_n > 0 && !options.loader.no_kv_cache,
+            prefix_cache: prefixes > 0 && !options.loader.no_kv_cache,
         })
     }
 

@@ -10,13 +10,17 @@ use super::loader::LoaderOptions;
 use crate::surgery::UqffWeights;
 use crate::{Error, Result};
 
+/// Prefixes whose key-value caches are kept on a GPU, as in mistral.rs.
+const PREFIXES: usize = 16;
+
 /// How the engine runs.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
     /// Sequences that are answered at the same time.
     pub max_seqs: usize,
-    /// Prefixes whose key-value caches are kept; 0 for none.
-    pub prefix_cache_n: usize,
+    /// Prefixes whose key-value caches are kept; 0 for none. `None` is 16 on
+    /// a GPU and none on a CPU.
+    pub prefix_cache_n: Option<usize>,
     /// Type of the weights in memory; `Auto` is f32 on a CPU.
     pub dtype: ModelDType,
     /// Quantisation on loading: `4`, `q4k`, `8`.
@@ -34,7 +38,7 @@ impl Default for EngineOptions {
     fn default() -> Self {
         Self {
             max_seqs: 32,
-            prefix_cache_n: 16,
+            prefix_cache_n: None,
             dtype: ModelDType::Auto,
             isq: None,
             paged_attention: PagedAttention::default(),
@@ -101,6 +105,14 @@ impl EngineOptions {
         }
     }
 
+    /// Prefixes whose key-value caches are kept.
+    pub(super) fn prefixes(&self, device: &Device) -> usize {
+        // On a CPU the engine (0.8.1) keeps every one it ever made, whatever
+        // it is told, until memory runs out.
+        let default = if device.is_cpu() { 0 } else { PREFIXES };
+        self.prefix_cache_n.unwrap_or(default)
+    }
+
     /// Who runs when, without paged attention.
     pub(super) fn unpaged(&self) -> Result<SchedulerConfig> {
         let max_seqs = self.max_seqs.try_into().map_err(|_| Error::Option {
@@ -152,6 +164,14 @@ impl PagedAttention {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cpu_keeps_no_prefixes_unless_told() {
+        let mut options = EngineOptions::default();
+        assert_eq!(options.prefixes(&Device::Cpu), 0);
+        options.prefix_cache_n = Some(3);
+        assert_eq!(options.prefixes(&Device::Cpu), 3);
+    }
 
     #[test]
     fn paged_attention_flags_are_refused_where_they_would_do_nothing() {

@@ -25,7 +25,7 @@ pub fn time(
 ) -> Result<Vec<Timing>> {
     let options = EngineOptions {
         max_seqs: 1,
-        prefix_cache_n: 0,
+        prefix_cache_n: Some(0),
         run_on: true,
         ..options.clone()
     };
