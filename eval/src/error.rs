@@ -123,6 +123,18 @@ pub enum Error {
         /// Version this build reads.
         supported: u32,
     },
+    /// A figure cannot be drawn.
+    #[error("figure `{figure}`: {what}: expected {expected}, found {found}")]
+    Figure {
+        /// Its short name.
+        figure: String,
+        /// The number or list.
+        what: String,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        found: String,
+    },
     /// A tokenizer does not encode or decode.
     #[error("tokenizer: {reason}")]
     Tokenizer {

@@ -45,6 +45,8 @@ pub mod distribution;
 mod error;
 mod evaluate;
 pub mod evaluator;
+pub mod figure;
+pub mod page;
 pub mod report;
 mod score;
 mod student;

@@ -139,6 +139,9 @@ pub enum Error {
         /// `name=weight` of every domain.
         weights: String,
     },
+    /// There is nothing to draw from.
+    #[error("stability: expected a domain with text in at least two parts, found none")]
+    OnePart,
     /// A saliency or layer score is NaN or infinite.
     #[error("{what}: expected a finite score, found {value}: the statistics are damaged")]
     NonFiniteScore {
@@ -164,6 +167,28 @@ pub enum Error {
         found: String,
         /// Name of the checkpoint at hand.
         found_name: String,
+    },
+    /// Files that belong together are of different models.
+    #[error(
+        "{} is of model {} ({name}), {} of {} ({other_name})",
+        first.display(),
+        short(fingerprint, other),
+        second.display(),
+        short(other, fingerprint)
+    )]
+    MixedModels {
+        /// The first file.
+        first: PathBuf,
+        /// Name of its model.
+        name: String,
+        /// Fingerprint of its model.
+        fingerprint: String,
+        /// The first file of another model.
+        second: PathBuf,
+        /// Name of that model.
+        other_name: String,
+        /// Fingerprint of that model.
+        other: String,
     },
     /// A file is not a plan.
     #[error("{}: not a plan: {source}", path.display())]
@@ -303,6 +328,7 @@ impl Error {
                 | Self::ProtectedExperts { .. }
                 | Self::ProtectedLayers { .. }
                 | Self::NoTokens { .. }
+                | Self::OnePart
         )
     }
 
@@ -364,10 +390,14 @@ impl Error {
                 "drop fewer layers, or protect fewer experts: --prune-super-experts protects only those of --protect".to_owned()
             }
             Self::NoTokens { .. } => "give some weight to a domain that has text".to_owned(),
+            Self::OnePart => {
+                "raise --calibration-tokens or lower --seq-len; of files, name two that have text of one domain".to_owned()
+            }
             Self::NonFiniteScore { .. } => "run `calibrate` again".to_owned(),
             Self::OtherModel { .. } => {
                 "plans do not transfer between models; run `plan` on statistics of this one".to_owned()
             }
+            Self::MixedModels { .. } => "give files of one model".to_owned(),
             Self::PlanFile { .. } => "`plan STATS -o FILE` writes one".to_owned(),
             Self::PlanVersion { .. } => "run `plan` again with this version".to_owned(),
             Self::OutputExists { .. } => {

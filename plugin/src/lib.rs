@@ -24,7 +24,10 @@ pub mod layers;
 pub mod pipeline;
 pub mod plan;
 mod registry;
+pub mod report;
 pub mod saliency;
+pub mod stability;
 pub mod surgery;
+pub mod sweep;
 
 pub use error::{Error, Result};

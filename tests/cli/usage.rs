@@ -13,6 +13,29 @@ fn flags_that_would_do_nothing_are_refused() {
     for (flag, args) in [
         ("--hf-revision", "calibrate -o x --hf-revision main"),
         ("--held-out", "calibrate -o x --held-out 0.2"),
+        ("--prune-experts", "calibrate -o x --prune-experts 0.5"),
+        ("--drop-layers", "calibrate -o x --drop-layers 1"),
+        ("--max-loss", "calibrate -o x --max-loss 0.02"),
+        ("--prune-experts", "calibrate -o x --until-stable"),
+        ("--until-stable", "calibrate -o x --stability 0.9"),
+        (
+            "--stability",
+            "calibrate -o x --until-stable --keep-experts 4 --stability 1.5",
+        ),
+        (
+            "--max-loss",
+            "calibrate -o x --until-stable --max-loss 0.02",
+        ),
+        (
+            "--shard",
+            "calibrate -o x --until-stable --keep-experts 4 --shard 1/2",
+        ),
+        ("--prune-experts", "stats stability a b"),
+        ("--max-loss", "stats stability a b --max-loss 0.02"),
+        (
+            "--criterion",
+            "stats stability a b --drop-layers 1 --criterion ean",
+        ),
         ("--calibration", "serve --calibration TEXT"),
         ("--calibration-tokens", "serve --calibration-tokens 9"),
         ("--batch-tokens", "serve --batch-tokens 9"),

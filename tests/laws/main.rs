@@ -9,6 +9,7 @@ mod cut;
 mod engine;
 mod golden;
 mod identity;
+mod load;
 mod oracle;
 mod quantized;
 mod readme;

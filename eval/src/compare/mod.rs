@@ -23,8 +23,8 @@ pub(crate) use spread::Spread;
 pub struct Estimate {
     /// From the whole text.
     pub value: f64,
-    /// Lower end of the interval; absent where a domain has the text of a
-    /// single document, whose sampling error nothing tells.
+    /// Lower end of the interval; absent where a domain has a single
+    /// cluster, whose sampling error nothing tells.
     pub low: Option<f64>,
     /// Upper end; present if `low` is.
     pub high: Option<f64>,

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use comparison::{Comparison, PValue};
 pub(crate) use file::check_sums;
+pub(crate) use format::shortened;
 pub use format::thousands;
 pub use subject::Subject;
 pub(crate) use table::Block;
@@ -82,7 +83,8 @@ pub struct Domain {
     pub weight: f64,
     /// Sequences with at least one prediction.
     pub sequences: u64,
-    /// Documents that these are of, each counting as one cluster.
+    /// Documents that these are of for the most part. The sequences of each
+    /// are one cluster.
     pub documents: u64,
     /// Predicted tokens.
     pub tokens: u64,

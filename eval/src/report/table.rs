@@ -1,16 +1,20 @@
 //! Reports as text: aligned for a terminal, or Markdown.
 //!
-//! One block per metric, models down, domains across.
+//! One block per metric, models down, domains across. How a block is written
+//! belongs to [`block`].
 
+mod block;
+mod signs;
 mod sizes;
 
 use std::fmt::Write;
 
-use super::format::{
-    cell, length, number, p_value, padded, rounded, short, shortened, thousands, wrap,
-};
+use super::format::{cell, number, rounded, short, thousands, wrap};
 use super::{Domain, Model, Report};
 use crate::evaluator::{self, Metric, Unit};
+use crate::figure::Table;
+
+pub(crate) use block::Block;
 
 /// Metrics that are printed; a report holds more.
 const SHOWN: [&str; 5] = [
@@ -26,16 +30,6 @@ const RANKED_BY: &str = "perplexity";
 const WORST_OF: &str = "perplexity_change";
 /// What is said of a difference that chance explains.
 const UNDISTINGUISHED: &str = "not distinguishable";
-/// Between columns.
-const GAP: &str = "  ";
-
-/// One table: a title, a header and rows of as many cells, the first of each
-/// being the name of a model.
-pub(crate) struct Block {
-    pub(crate) title: String,
-    pub(crate) header: Vec<String>,
-    pub(crate) rows: Vec<Vec<String>>,
-}
 
 impl Report {
     /// Aligned plain text, at most `width` columns wide unless a single
@@ -69,8 +63,13 @@ impl Report {
         text
     }
 
+    /// Every table, for a page.
+    pub fn tables(&self) -> Vec<Table> {
+        self.blocks().into_iter().map(Table::from).collect()
+    }
+
     /// Where the numbers come from and how to read them.
-    fn facts(&self) -> Vec<String> {
+    pub fn facts(&self) -> Vec<String> {
         let mut facts = if self.has_text() {
             self.text_facts()
         } else {
@@ -90,12 +89,12 @@ impl Report {
         let bootstrap = &provenance.bootstrap;
         let tokens: u64 = self.domains().map(|domain| domain.tokens).sum();
         let sequences: u64 = self.domains().map(|domain| domain.sequences).sum();
-        let documents: u64 = self.domains().map(|domain| domain.documents).sum();
+        let clusters: u64 = self.domains().map(|domain| domain.documents).sum();
         let domains: Vec<String> = self
             .domains()
             .map(|d| {
                 format!(
-                    "{} {} of {} (weight {})",
+                    "{} {} in {} (weight {})",
                     d.name,
                     thousands(d.tokens),
                     d.documents,
@@ -111,12 +110,12 @@ impl Report {
                 short(&provenance.corpus)
             ),
             format!(
-                "{} predicted tokens in {sequences} sequences of {documents} documents: {}",
+                "{} predicted tokens in {sequences} sequences, {clusters} clusters by document: {}",
                 thousands(tokens),
                 domains.join(", ")
             ),
             format!(
-                "[{}% intervals]: paired bootstrap over documents, {} resamples, seed {}",
+                "[{}% intervals]: paired bootstrap over clusters, {} resamples, seed {}",
                 rounded(100.0 * bootstrap.confidence, 1),
                 bootstrap.resamples,
                 bootstrap.seed
@@ -142,7 +141,7 @@ impl Report {
         let mixed = self.domains().count() > 1 && single.iter().any(|domain| domain.weight > 0.0);
         (!single.is_empty()).then(|| {
             format!(
-                "[?]: no interval, since all text is of one document: {}{}",
+                "[?]: no interval from a single cluster: {}{}",
                 names.join(", "),
                 if mixed { "; nor has all" } else { "" }
             )
@@ -274,109 +273,12 @@ impl Report {
         }
         Some(block)
     }
-
-    /// How many documents every variant predicts worse than the reference;
-    /// `None` without variants.
-    fn sign_tests(&self) -> Option<Block> {
-        let column = *self.columns().first()?;
-        let rows: Vec<Vec<String>> = self
-            .variants
-            .iter()
-            .filter_map(|variant| {
-                let compared = self.comparison(&variant.name, &self.reference.name, column)?;
-                Some(vec![
-                    variant.name.clone(),
-                    thousands(compared.worse),
-                    thousands(compared.better),
-                    p_value(compared.sign.adjusted),
-                ])
-            })
-            .collect();
-        (!rows.is_empty()).then(|| Block {
-            title: "documents predicted worse and better than by the reference (sign test)"
-                .to_owned(),
-            header: ["", "worse", "better", "p"].map(str::to_owned).to_vec(),
-            rows,
-        })
-    }
-}
-
-impl Block {
-    /// Appends the block; names left, numbers right.
-    pub(crate) fn text(&self, width: usize, text: &mut String) {
-        let longest = (width / 3).max(8);
-        let names: Vec<String> = self
-            .rows
-            .iter()
-            .map(|row| shortened(&row[0], longest))
-            .collect();
-        let name_width = names.iter().map(|name| length(name)).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.header.len())
-            .map(|column| {
-                self.rows
-                    .iter()
-                    .chain([&self.header])
-                    .map(|row| length(&row[column]))
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        for line in wrap(&self.title, width) {
-            text.push_str(&line);
-            text.push('\n');
-        }
-        let mut first = 1;
-        while first < self.header.len() {
-            let (mut end, mut used) = (first, name_width);
-            while end < self.header.len()
-                && (end == first || used + GAP.len() + widths[end] <= width)
-            {
-                used += GAP.len() + widths[end];
-                end += 1;
-            }
-            let heading = String::new();
-            for (name, row) in std::iter::once(&heading)
-                .chain(&names)
-                .zip(std::iter::once(&self.header).chain(&self.rows))
-            {
-                text.push_str(&padded(name, name_width));
-                for column in first..end {
-                    text.push_str(GAP);
-                    text.push_str(&" ".repeat(widths[column] - length(&row[column])));
-                    text.push_str(&row[column]);
-                }
-                text.push('\n');
-            }
-            first = end;
-        }
-    }
-
-    /// Appends the block.
-    pub(crate) fn markdown(&self, text: &mut String) {
-        let line = |cells: &[String]| {
-            let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
-            format!("| {} |\n", cells.join(" | "))
-        };
-        // A list of one kind of alignment per column: name left, numbers right.
-        let rule: Vec<String> = (0..self.header.len())
-            .map(|c| if c == 0 { "---" } else { "---:" }.to_owned())
-            .collect();
-        let _ = write!(
-            text,
-            "**{}**\n\n{}{}",
-            self.title,
-            line(&self.header),
-            line(&rule)
-        );
-        for row in &self.rows {
-            text.push_str(&line(row));
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::format::length;
     use crate::report::tests::sample;
 
     fn report() -> Report {
@@ -393,7 +295,7 @@ mod tests {
             "overlap with the reference (higher is better)",
             "KL divergence from the reference, nats per token (lower is better)",
             "perplexity above that of reap-50, the lowest",
-            "documents predicted worse and better than by the reference (sign test)",
+            "clusters predicted worse and better than by the reference (sign test)",
         ] {
             assert!(text.contains(title), "no `{title}` in\n{text}");
         }

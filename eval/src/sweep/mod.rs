@@ -13,6 +13,7 @@ mod point;
 mod segmented;
 mod summary;
 mod table;
+mod uncertain;
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use cliff::Cliff;
 pub use file::SweepFile;
 pub use point::{axis, Coordinate, Point};
-pub use summary::{Cell, Summary};
+pub use summary::{Cell, Rank, Summary};
 
 use crate::report::{Estimates, Model, Report};
 

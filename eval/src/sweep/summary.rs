@@ -1,29 +1,9 @@
 //! What a sweep says once its seeds are taken together.
 //!
-//! Points that differ in their seed alone are one [`Cell`]. Its value is the
-//! mean over seeds, on the scale on which domains are mixed (nats, fractions).
-//! Two things make it uncertain: the text it is measured on, and the calibration
-//! sets that chance picked. They are crossed: every seed meets the same text. The
-//! variance of the mean is
-//!
-//! ```text
-//! v = v_text + s² / S
-//! ```
-//!
-//! where v_text is the variance, over the choice of documents, of the mean of the
-//! S seeds, and s² the variance between seeds. What seeds and text have in common
-//! is in both parts, so that v errs on the large side, as resampling both does.
-//! The interval is that of Student with Satterthwaite's degrees of freedom
-//!
-//! ```text
-//! ν = v² / (v_text²/ν_text + (s²/S)²/(S − 1))
-//! ```
-//!
-//! With a single seed only the text is in it.
-//!
-//! Sources: Satterthwaite, "An Approximate Distribution of Estimates of Variance
-//! Components", Biometrics Bulletin 2, 1946; Owen, "The Pigeonhole Bootstrap",
-//! Annals of Applied Statistics 1, 2007 (crossed random effects).
+//! Points that differ in their seed alone are one [`Cell`], whose numbers are
+//! means over seeds with an interval for what chance does to them: that is
+//! [`super::uncertain`]'s. This file owns which points belong together, and which
+//! compete with each other.
 
 use std::collections::BTreeMap;
 
@@ -31,11 +11,11 @@ use serde::Serialize;
 
 use super::cliff::{self, Cliff};
 use super::point::axis;
+use super::uncertain::Uncertain;
 use super::{Line, Point, Size, Sweep, Worst};
-use crate::compare::{holm, Cluster, Estimate, Spread};
+use crate::compare::{holm, Cluster, Spread};
 use crate::evaluator::{Statistic, EVALUATORS};
 use crate::report::{Estimates, Model, Report};
-use crate::student;
 
 /// The evaluator whose contrasts rank cells: nats per token.
 const RANKED_BY: &str = "nll";
@@ -70,10 +50,22 @@ pub struct Cell {
     pub domains: BTreeMap<String, Estimates>,
     /// The domain whose mean perplexity rises most.
     pub worst: Option<Worst>,
-    /// Whether chance explains that it is not the best of the cells that
-    /// compete with it: those that remove as much. `None` for the best, and
-    /// without competition.
-    pub as_good_as_best: Option<bool>,
+    /// How it stands among its rivals, the cells that remove as much and are
+    /// calibrated on the same; `None` if it has none, or if too little text
+    /// tells.
+    pub rank: Option<Rank>,
+}
+
+/// How a cell stands among its rivals.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rank {
+    /// It loses least.
+    Best,
+    /// It loses more than the best, which chance explains.
+    NotDistinguishable,
+    /// It loses more than the best.
+    Worse,
 }
 
 impl Sweep {
@@ -153,7 +145,7 @@ fn cell(base: &Report, point: Point, lines: &[&Line]) -> Cell {
         all,
         domains,
         worst,
-        as_good_as_best: None,
+        rank: None,
     }
 }
 
@@ -173,13 +165,16 @@ fn worst(domains: &BTreeMap<String, Estimates>) -> Option<Worst> {
     })
 }
 
-/// Compares every cell with the best that removes as much: seeds in pairs, on
-/// the same text, corrected by Holm for the cells of a competition.
+/// Compares every cell with the best of its rivals: seeds in pairs, on the same
+/// text, corrected by Holm for the number of rivals.
 fn mark(base: &Report, groups: &[(Point, Vec<&Line>)], cells: &mut [Cell]) {
-    let budget = |point: &Point| {
-        [axis::PRUNE_EXPERTS, axis::DROP_LAYERS, axis::QUANTIZE]
-            .map(|axis| point.get(axis).cloned())
-    };
+    const COMMON: [&str; 4] = [
+        axis::PRUNE_EXPERTS,
+        axis::DROP_LAYERS,
+        axis::QUANTIZE,
+        axis::CALIBRATE_ON,
+    ];
+    let budget = |point: &Point| COMMON.map(|axis| point.get(axis).cloned());
     let loss = |cell: &Cell| cell.all.get("nll").map_or(f64::INFINITY, |it| it.value);
     let level = 1.0 - base.provenance.bootstrap.confidence;
     let mut done = Vec::new();
@@ -205,7 +200,14 @@ fn mark(base: &Report, groups: &[(Point, Vec<&Line>)], cells: &mut [Cell]) {
             .map(|difference| difference.and_then(|it| it.p_value()).unwrap_or(f64::NAN))
             .collect();
         for (&index, p) in others.iter().zip(holm(&p)) {
-            cells[index].as_good_as_best = (!p.is_nan()).then_some(p > level);
+            if p.is_nan() {
+                continue;
+            }
+            cells[best].rank = Some(Rank::Best);
+            cells[index].rank = Some(match p > level {
+                true => Rank::NotDistinguishable,
+                false => Rank::Worse,
+            });
         }
     }
 }
@@ -283,92 +285,11 @@ fn mean_model(models: &[&Model]) -> Model {
     mean
 }
 
-/// A mean over seeds and text with its variance: see the module documentation.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Uncertain {
-    point: f64,
-    /// Variance and degrees of freedom, if the text has more than one document
-    /// of every domain.
-    spread: Option<(f64, f64)>,
-}
-
-impl Uncertain {
-    /// `text` is about the mean of `seeds`.
-    fn new(text: Spread, seeds: &[f64]) -> Self {
-        let count = seeds.len() as f64;
-        let mean = seeds.iter().sum::<f64>() / count;
-        let between = if seeds.len() < 2 {
-            0.0
-        } else {
-            seeds.iter().map(|seed| (seed - mean).powi(2)).sum::<f64>() / (count - 1.0) / count
-        };
-        let spread = text.variance.map(|of_text| {
-            let variance = of_text + between;
-            let mut doubt = of_text * of_text / text.freedom;
-            if between > 0.0 {
-                doubt += between * between / (count - 1.0);
-            }
-            let freedom = if doubt > 0.0 {
-                (variance * variance / doubt).max(1.0)
-            } else {
-                1.0
-            };
-            (variance, freedom)
-        });
-        Self {
-            point: text.point,
-            spread,
-        }
-    }
-
-    fn estimate(&self, statistic: Statistic, confidence: f64) -> Estimate {
-        let reach = self
-            .spread
-            .map(|(variance, freedom)| student::quantile(confidence, freedom) * variance.sqrt());
-        let end = |sign: f64| Some(statistic.transform(self.point + sign * reach?));
-        Estimate {
-            value: statistic.transform(self.point),
-            low: end(-1.0),
-            high: end(1.0),
-        }
-    }
-
-    /// Two-sided p-value of zero; 1 for a difference of exactly zero.
-    fn p_value(&self) -> Option<f64> {
-        let (variance, freedom) = self.spread?;
-        if self.point == 0.0 {
-            return Some(1.0);
-        }
-        Some(student::p_value(self.point / variance.sqrt(), freedom))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Estimate;
     use crate::sweep::tests::{line, sweep_of};
-
-    #[test]
-    fn a_mean_over_seeds_has_both_variances() {
-        let text = Spread {
-            point: 0.2,
-            variance: Some(1e-4),
-            freedom: 20.0,
-        };
-        let alone = Uncertain::new(text, &[0.2]);
-        assert_eq!(alone.spread, Some((1e-4, 20.0)));
-        let same = Uncertain::new(text, &[0.2, 0.2, 0.2]);
-        assert_eq!(same.spread, alone.spread);
-        // s² = 0.01, S = 3: v = 1e-4 + 0.01/3, ν by hand.
-        let (variance, freedom) = Uncertain::new(text, &[0.1, 0.2, 0.3]).spread.unwrap();
-        let between = 0.01 / 3.0;
-        assert!((variance - (1e-4 + between)).abs() < 1e-12);
-        let expected = variance * variance / (1e-8 / 20.0 + between * between / 2.0);
-        assert!((freedom - expected).abs() < 1e-9 && freedom < 2.2);
-        let estimate = Uncertain::new(text, &[0.1, 0.2, 0.3]).estimate(Statistic::Mean, 0.95);
-        let t = student::quantile(0.95, freedom);
-        assert!((estimate.high.unwrap() - (0.2 + t * variance.sqrt())).abs() < 1e-9);
-    }
 
     #[test]
     fn seeds_are_one_cell_whose_value_is_their_mean() {
@@ -414,11 +335,8 @@ mod tests {
             lines.push(with("far", seed, 0.4 + extra));
         }
         let summary = sweep_of(lines).summary();
-        let marks: Vec<Option<bool>> = summary
-            .cells
-            .iter()
-            .map(|cell| cell.as_good_as_best)
-            .collect();
-        assert_eq!(marks, [None, Some(true), Some(false)]);
+        let ranks: Vec<Option<Rank>> = summary.cells.iter().map(|cell| cell.rank).collect();
+        let expected = [Rank::Best, Rank::NotDistinguishable, Rank::Worse];
+        assert_eq!(ranks, expected.map(Some));
     }
 }

@@ -231,6 +231,11 @@ pub(super) struct TextArgs {
 }
 
 impl TextArgs {
+    /// What was named.
+    pub(super) fn given(&self) -> &[String] {
+        &self.text
+    }
+
     /// Reads the text.
     pub(super) fn corpus(
         &self,

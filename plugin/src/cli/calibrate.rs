@@ -2,13 +2,40 @@
 
 use std::path::{Path, PathBuf};
 
-use router_stats::calibration::{self, CalibrateOptions};
+use router_stats::calibration::{self, CalibrateOptions, Corpus};
+use router_stats::stats::Stats;
 
-use super::args::{surroundings, CalibrationArgs, ModelArgs};
+use super::args::{surroundings, BudgetArgs, CalibrationArgs, ModelArgs};
+use super::given::Given;
+use super::progress::Console;
 use super::Global;
 use crate::format;
-use crate::pipeline::{self, Reporter, HELD_OUT};
-use crate::Error;
+use crate::pipeline::{self, Chunks, Model, Reporter, Settled, UntilStable, HELD_OUT};
+use crate::plan::{self, PlanOptions};
+use crate::{stability, Error};
+
+/// Mean Jaccard index at which `--until-stable` stops: with more text, nearly
+/// equal experts of the demo model still change places, but what its plans lose
+/// no longer changes.
+const STABILITY: f64 = 0.95;
+
+/// Tokens of `--until-stable` at most, unless told otherwise.
+const MOST_TOKENS: usize = 1 << 20;
+
+/// Flags that say what is to become stable.
+const DECISION: [&str; 11] = [
+    "--prune-experts",
+    "--keep-experts",
+    "--target-size",
+    "--target-params",
+    "--drop-layers",
+    "--criterion",
+    "--allocation",
+    "--layer-criterion",
+    "--prune-super-experts",
+    "--protect",
+    "--balance-domains",
+];
 
 /// Arguments of `calibrate`.
 #[derive(clap::Args)]
@@ -29,8 +56,22 @@ pub(super) struct Args {
     seed: u64,
 
     /// Run only part I of N, from 1; `stats merge` joins the parts
-    #[arg(long, value_name = "I/N", value_parser = parse_shard)]
+    #[arg(long, value_name = "I/N", value_parser = parse_shard, conflicts_with = "until_stable")]
     shard: Option<[usize; 2]>,
+
+    /// Calibrate with more and more text until what stays under --prune-experts
+    /// or another budget no longer depends on which text it was, and with
+    /// 1048576 tokens at most unless --calibration-tokens says otherwise
+    #[arg(long, requires = "budget", help_heading = "Stability")]
+    until_stable: bool,
+
+    /// When to stop: mean Jaccard index of what stays by bootstrap draws of the
+    /// text and by all of it
+    #[arg(long, default_value_t = STABILITY, value_name = "INDEX", value_parser = parse_index, requires = "until_stable", help_heading = "Stability")]
+    stability: f64,
+
+    #[command(flatten)]
+    budget: BudgetArgs,
 
     /// Statistics file to write
     #[arg(short, long, value_name = "FILE")]
@@ -38,30 +79,34 @@ pub(super) struct Args {
 }
 
 /// Runs `calibrate`.
-pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
+    given.refuse_unless(args.until_stable, &DECISION, "--until-stable")?;
+    let decision = args.budget.options(args.seed);
+    stability::check(&decision)?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
+    if args.until_stable {
+        // Budgets that the model cannot meet are refused before it is run.
+        let (checkpoint, family) = (model.checkpoint(), model.family());
+        plan::check(&decision, model.topology())?;
+        plan::check_target(&decision, checkpoint, family, model.topology())?;
+    }
     let sources = &args.calibration.calibration;
     let corpus = if sources.is_empty() {
         pipeline::bundled_calibration(&model, &cache, &console)?
     } else {
         pipeline::read(sources, &model)?.split(args.held_out).0
     };
-    let settings = args.calibration.options(args.seed);
-    let sequences = pipeline::sequences(&corpus, &model, &settings.pack())?;
-    let state = partial(&args.output);
-    let options = CalibrateOptions {
-        batch_tokens: settings.batch_tokens,
-        state: Some(state.clone()),
-        spill: settings.spill,
-        shard: args.shard.unwrap_or([0, 1]),
-    };
     // The state lies beside the output, so its folder must be there first.
     crate::cache::make_parent(&args.output)?;
     let started = std::time::Instant::now();
-    let stats = calibration::calibrate(&model.forward, &sequences, &options, &console)?;
-    stats.write(&args.output)?;
-    calibration::remove_state(&state)?;
+    let stats = if args.until_stable {
+        let limit = given.has("--calibration-tokens");
+        let limit = limit.then_some(args.calibration.calibration_tokens);
+        settle(args, &decision, limit, &model, &corpus, &console)?
+    } else {
+        once(args, &model, &corpus, &console)?
+    };
     let tokens: u64 = stats
         .provenance
         .domains
@@ -81,11 +126,89 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Where an unfinished calibration keeps its layers: `<out>.partial`.
-fn partial(output: &Path) -> PathBuf {
+/// Calibrates with all tokens and writes the statistics.
+fn once(args: &Args, model: &Model, corpus: &Corpus, console: &Console) -> anyhow::Result<Stats> {
+    let settings = args.calibration.options(args.seed);
+    let sequences = pipeline::sequences(corpus, model, &settings.pack())?;
+    let state = beside(&args.output, "partial");
+    let options = CalibrateOptions {
+        batch_tokens: settings.batch_tokens,
+        state: Some(state.clone()),
+        spill: settings.spill,
+        shard: args.shard.unwrap_or([0, 1]),
+    };
+    let stats = calibration::calibrate(&model.forward, &sequences, &options, console)?;
+    stats.write(&args.output)?;
+    calibration::remove_state(&state)?;
+    Ok(stats)
+}
+
+/// Calibrates until `decision` is stable or `limit` tokens are used, and writes
+/// the statistics.
+fn settle(
+    args: &Args,
+    decision: &PlanOptions,
+    limit: Option<usize>,
+    model: &Model,
+    corpus: &Corpus,
+    console: &Console,
+) -> anyhow::Result<Stats> {
+    let mut settings = args.calibration.options(args.seed);
+    settings.tokens = limit.unwrap_or(MOST_TOKENS);
+    let until = UntilStable {
+        plan: decision,
+        stability: args.stability,
+        chunks: Chunks::new(
+            beside(&args.output, "chunks"),
+            beside(&args.output, "partial"),
+        ),
+    };
+    let Settled {
+        stats,
+        stability,
+        stable,
+    } = pipeline::until_stable(model, corpus, &settings, &until, console)?;
+    stats.write(&args.output)?;
+    until.chunks.remove()?;
+    if !stable {
+        // Every domain has an equal part of the limit, less a lone last token.
+        let part = (settings.tokens / stats.provenance.domains.len()) as u64;
+        let mut domains = stats.provenance.domains.iter();
+        let ended = if domains.any(|domain| domain.tokens + 1 >= part) {
+            "--calibration-tokens was reached"
+        } else {
+            "the calibration text ended"
+        };
+        console.hint(&format!(
+            "{ended} before --stability {}: {}; more text would settle more of them",
+            args.stability,
+            pipeline::stability_summary(&stability)
+        ));
+    }
+    if !stability.fixed.is_empty() {
+        console.hint(&format!(
+            "not varied, for lack of text: {}",
+            stability.fixed.join(", ")
+        ));
+    }
+    Ok(stats)
+}
+
+/// Where an unfinished calibration keeps its layers and chunks:
+/// `<out>.<what>`.
+fn beside(output: &Path, what: &str) -> PathBuf {
     let mut name = output.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
+    name.push(".");
+    name.push(what);
     output.with_file_name(name)
+}
+
+/// A Jaccard index that draws can reach: above 0, at most 1.
+fn parse_index(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|&index: &f64| index > 0.0 && index <= 1.0)
+        .ok_or_else(|| "expected more than 0, and 1 at most".to_owned())
 }
 
 /// A share that leaves something: from 0 to less than 1.
@@ -136,8 +259,17 @@ mod tests {
     #[test]
     fn state_lies_beside_the_output() {
         assert_eq!(
-            partial(Path::new("a/q.stats")),
+            beside(Path::new("a/q.stats"), "partial"),
             Path::new("a/q.stats.partial")
         );
+    }
+
+    #[test]
+    fn an_index_is_reachable() {
+        assert_eq!(parse_index("1"), Ok(1.0));
+        assert_eq!(parse_index("0.9"), Ok(0.9));
+        for bad in ["0", "1.1", "-0.5", "nan", "a"] {
+            assert!(parse_index(bad).is_err(), "{bad}");
+        }
     }
 }

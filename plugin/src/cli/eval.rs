@@ -2,6 +2,7 @@
 
 mod made;
 mod names;
+mod sweep;
 mod variants;
 
 use std::path::PathBuf;
@@ -22,8 +23,11 @@ use variants::Variants;
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
-#[command(group(ArgGroup::new("budget").args(["prune_experts", "drop_layers"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])))]
+#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").args(["prune_experts", "drop_layers"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])))]
 pub(super) struct Args {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+
     #[command(flatten)]
     model: ModelArgs,
 
@@ -97,8 +101,27 @@ pub(super) struct Args {
     markdown: bool,
 }
 
+#[derive(clap::Subcommand)]
+enum Verb {
+    /// Measure many plans of one model into a file that can be continued
+    Sweep(Box<sweep::Args>),
+}
+
+impl Args {
+    /// Advice after an interruption.
+    pub(super) fn interrupted(&self) -> &'static str {
+        match self.verb {
+            Some(Verb::Sweep(_)) => "finished points are kept; the same command continues",
+            None => "nothing half-written remains; run it again",
+        }
+    }
+}
+
 /// Runs `eval`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
+    if let Some(Verb::Sweep(args)) = &args.verb {
+        return sweep::execute(args, given.verb(), global);
+    }
     check(args, given)?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;

@@ -15,8 +15,13 @@ impl<'a> Given<'a> {
         Self(matches.subcommand().map_or(matches, |(_, verb)| verb))
     }
 
+    /// Of the verb under this one.
+    pub(super) fn verb(self) -> Self {
+        Self::of(self.0)
+    }
+
     /// Whether `flag`, such as `--seed`, was typed.
-    fn has(self, flag: &str) -> bool {
+    pub(super) fn has(self, flag: &str) -> bool {
         let id = flag.trim_start_matches('-').replace('-', "_");
         self.0.value_source(&id) == Some(ValueSource::CommandLine)
     }

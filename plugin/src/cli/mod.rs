@@ -13,6 +13,7 @@ mod output;
 mod plan;
 mod progress;
 mod prune;
+mod report;
 mod serve;
 mod stats;
 mod table;
@@ -49,6 +50,8 @@ enum Command {
     Prune(prune::Args),
     /// Measure what plans or checkpoints lose on held-out text
     Eval(eval::Args),
+    /// Make a page of statistics, a plan and evaluations, to look at
+    Report(report::Args),
     /// Show a checkpoint, a statistics file or a plan
     Inspect(inspect::Args),
     /// Work with statistics files
@@ -100,7 +103,12 @@ impl Command {
     fn interrupted(&self) -> Option<&'static str> {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
-            Self::Plan(_) | Self::Prune(_) | Self::Eval(_) | Self::Inspect(_) | Self::Stats(_) => {
+            Self::Eval(args) => Some(args.interrupted()),
+            Self::Plan(_)
+            | Self::Prune(_)
+            | Self::Report(_)
+            | Self::Inspect(_)
+            | Self::Stats(_) => {
                 Some("nothing half-written remains; run it again")
             }
         }
@@ -113,12 +121,13 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
     let given = Given::of(matches);
     match cli.command {
         Command::Serve(args) => serve::execute(args, given, &global),
-        Command::Calibrate(args) => calibrate::execute(&args, &global),
+        Command::Calibrate(args) => calibrate::execute(&args, given, &global),
         Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
+        Command::Report(args) => report::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
-        Command::Stats(args) => stats::execute(&args),
+        Command::Stats(args) => stats::execute(&args, &global),
     }
 }
 

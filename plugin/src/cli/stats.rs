@@ -1,11 +1,13 @@
 //! `stats`: work with statistics files.
 
-use std::path::PathBuf;
+mod stability;
+
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use router_stats::stats::Stats;
 
-use super::output;
+use super::{output, Global};
 use crate::format;
 
 /// Arguments of `stats`.
@@ -27,11 +29,20 @@ enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Show how much of a plan depends on which part of the text it is made from
+    Stability(Box<stability::Args>),
 }
 
 /// Runs `stats`.
-pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
-    let Command::Merge { inputs, output } = &args.command;
+pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+    match &args.command {
+        Command::Merge { inputs, output } => merge(inputs, output),
+        Command::Stability(args) => stability::execute(args, global),
+    }
+}
+
+/// Joins `inputs` into `output`.
+fn merge(inputs: &[PathBuf], output: &Path) -> anyhow::Result<()> {
     let mut inputs = inputs.iter();
     // clap requires two.
     let Some(first) = inputs.next() else {

@@ -4,6 +4,7 @@
 //! resolve    a name → an open checkpoint        the demo, a directory, the hub
 //! texts      files → calibration and held-out   the bundled ones by default
 //! measure    text → statistics                  cached by model, tokenizer, text, settings
+//! stable     text → statistics of no more of it than the decision needs
 //! decide     statistics → a plan                cached by statistics and options
 //! evaluate   a plan → what it costs             cached by plan and text
 //! within     a loss → the plan that stays in it  cached by plan and text
@@ -19,6 +20,7 @@ mod evaluate;
 mod job;
 mod measure;
 mod resolve;
+mod stable;
 #[cfg(test)]
 mod tests;
 mod texts;
@@ -32,6 +34,8 @@ pub use evaluate::{evaluate, EvaluationOptions};
 pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
 pub use resolve::{Model, ModelSource};
+pub(crate) use stable::summary as stability_summary;
+pub use stable::{resampled, until_stable, Chunks, Settled, UntilStable};
 pub use texts::{bundled_calibration, bundled_held_out, read, sequences, Texts, HELD_OUT};
 pub use within::{within_loss, LossLimit};
 pub use write::{needs_relayout, relayout, write};

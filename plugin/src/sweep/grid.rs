@@ -2,6 +2,7 @@
 
 use prune_eval::sweep::{axis, Point};
 use router_stats::family::Topology;
+use router_stats::forward::Quantization;
 
 use crate::plan::{ExpertBudget, LayerBudget, PlanOptions};
 use crate::{allocate, layers, saliency, Result};
@@ -21,6 +22,8 @@ pub struct Grid {
     pub drop_layers: Vec<LayerBudget>,
     /// Which layers go: names of [`layers::LAYER_CRITERIA`].
     pub layer_criteria: Vec<String>,
+    /// Types that weights are rounded to; `None` leaves them.
+    pub quantize: Vec<Option<Quantization>>,
     /// Domains that decide.
     pub calibrate_on: Vec<CalibrateOn>,
     /// Seeds of the calibration set, and of criteria that draw at random.
@@ -45,8 +48,10 @@ pub struct Wanted {
     pub point: Point,
     /// Seed of its calibration set.
     pub seed: u64,
-    /// What is asked of its plan.
-    pub options: PlanOptions,
+    /// What is asked of its plan; `None` where nothing goes.
+    pub options: Option<PlanOptions>,
+    /// Type that its weights are rounded to.
+    pub quantization: Option<Quantization>,
 }
 
 impl CalibrateOn {
@@ -79,9 +84,20 @@ impl Grid {
         for &seed in &self.seeds {
             for on in &self.calibrate_on {
                 for budget in self.budgets() {
-                    let wanted = self.wanted(&budget, on, seed, domains);
-                    if !points.iter().any(|other| other.point == wanted.point) {
-                        points.push(wanted);
+                    for &quantization in &self.quantize {
+                        if !budget.removes() && quantization.is_none() {
+                            // The original.
+                            continue;
+                        }
+                        let mut wanted = self.wanted(&budget, on, seed, domains);
+                        if let Some(quantization) = quantization {
+                            let name = quantization.name();
+                            wanted.point = wanted.point.text(axis::QUANTIZE, name);
+                            wanted.quantization = Some(quantization);
+                        }
+                        if !points.iter().any(|other| other.point == wanted.point) {
+                            points.push(wanted);
+                        }
                     }
                 }
             }
@@ -89,40 +105,31 @@ impl Grid {
         points
     }
 
-    /// What goes and by which method, where anything goes.
+    /// What goes and by which method.
     fn budgets(&self) -> Vec<Budget<'_>> {
-        let none = [String::new()];
-        let mut budgets = Vec::new();
+        let mut experts = Vec::new();
         for &fraction in &self.fractions {
-            let (criteria, allocators) = match fraction > 0.0 {
-                true => (&self.criteria[..], &self.allocators[..]),
-                false => (&none[..], &none[..]),
-            };
-            for &layers in &self.drop_layers {
-                let drops = layers != LayerBudget::Count(0) && layers != LayerBudget::Fraction(0.0);
-                if !drops && fraction == 0.0 {
-                    continue;
-                }
-                let layer_criteria = if drops { &self.layer_criteria[..] } else { &[] };
-                for criterion in criteria {
-                    for allocator in allocators {
-                        let budget = Budget {
-                            experts: (fraction > 0.0).then_some((criterion, allocator, fraction)),
-                            layers: None,
-                        };
-                        if !drops {
-                            budgets.push(budget);
-                            continue;
-                        }
-                        budgets.extend(layer_criteria.iter().map(|by| Budget {
-                            layers: Some((layers, by)),
-                            ..budget
-                        }));
-                    }
-                }
+            if fraction == 0.0 {
+                experts.push(None);
+                continue;
+            }
+            for criterion in &self.criteria {
+                let methods = self.allocators.iter();
+                experts.extend(methods.map(|allocator| Some((criterion, allocator, fraction))));
             }
         }
-        budgets
+        let mut layers = Vec::new();
+        for &budget in &self.drop_layers {
+            if budget == LayerBudget::Count(0) || budget == LayerBudget::Fraction(0.0) {
+                layers.push(None);
+            } else {
+                layers.extend(self.layer_criteria.iter().map(|by| Some((budget, by))));
+            }
+        }
+        experts
+            .iter()
+            .flat_map(|&experts| layers.iter().map(move |&layers| Budget { experts, layers }))
+            .collect()
     }
 
     fn wanted(
@@ -132,6 +139,14 @@ impl Grid {
         seed: u64,
         domains: &[String],
     ) -> Wanted {
+        if !budget.removes() {
+            return Wanted {
+                point: Point::default(),
+                seed,
+                options: None,
+                quantization: None,
+            };
+        }
         let mut point = Point::default()
             .text(axis::CALIBRATE_ON, on.name())
             .number(axis::SEED, seed as f64);
@@ -165,7 +180,8 @@ impl Grid {
         Wanted {
             point,
             seed,
-            options,
+            options: Some(options),
+            quantization: None,
         }
     }
 }
@@ -176,6 +192,12 @@ struct Budget<'a> {
     /// Criterion, allocator and fraction.
     experts: Option<(&'a String, &'a String, f64)>,
     layers: Option<(LayerBudget, &'a String)>,
+}
+
+impl Budget<'_> {
+    fn removes(&self) -> bool {
+        self.experts.is_some() || self.layers.is_some()
+    }
 }
 
 /// Every fraction of the experts at which a layer keeps a different number, in
@@ -211,6 +233,7 @@ impl Default for Grid {
             fractions: vec![0.0],
             drop_layers: vec![LayerBudget::Count(0)],
             layer_criteria: vec![layers::LAYER_CRITERIA[0].name().to_owned()],
+            quantize: vec![None],
             calibrate_on: vec![CalibrateOn::Mix],
             seeds: vec![0],
             common: PlanOptions::default(),
@@ -273,12 +296,39 @@ mod tests {
         };
         let domains = ["code".to_owned(), "math".to_owned()];
         let points = grid.points(&domains);
-        assert_eq!(points[0].options.domain_weights, None);
-        let weights = points[1].options.domain_weights.clone().unwrap();
+        let weights = |index: usize| {
+            let options: &PlanOptions = points[index].options.as_ref().unwrap();
+            options.domain_weights.clone()
+        };
+        assert_eq!(weights(0), None);
+        let weights = weights(1).unwrap();
         assert_eq!(
             weights,
             [("code".to_owned(), 0.0), ("math".to_owned(), 1.0)]
         );
         assert_eq!(points[1].point.label(&[]), "reap 0.5, on math, seed 0");
+    }
+
+    #[test]
+    fn quantised_points_need_no_plan_where_nothing_goes() {
+        let grid = Grid {
+            fractions: vec![0.0, 0.5],
+            quantize: vec![None, Some(Quantization::Q8_0)],
+            seeds: vec![0, 1],
+            ..Grid::default()
+        };
+        let points = grid.points(&[]);
+        assert_eq!(
+            labels(&grid),
+            [
+                "q8_0",
+                "reap 0.5, on mix, seed 0",
+                "reap 0.5, on mix, q8_0, seed 0",
+                "reap 0.5, on mix, seed 1",
+                "reap 0.5, on mix, q8_0, seed 1",
+            ]
+        );
+        assert_eq!(points[0].options, None);
+        assert_eq!(points[2].quantization, Some(Quantization::Q8_0));
     }
 }

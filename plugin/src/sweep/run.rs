@@ -1,5 +1,6 @@
 //! Grid → plans → what each costs, into a file.
 
+use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -7,6 +8,7 @@ use prune_eval::sweep::{Header, Line, Size as Weighed, SweepFile, Worst};
 use prune_eval::{Evaluation, Sweep, Variant};
 use router_stats::calibration::Corpus;
 use router_stats::family::Keep;
+use router_stats::forward::{self, Quantization};
 
 use super::progress::OfGrid;
 use super::{Grid, Wanted};
@@ -84,6 +86,7 @@ pub fn run(job: &SweepJob<'_>, path: &Path) -> Result<Sweep> {
         model: &model.forward,
         keep: None,
     };
+    let rounded = Rounded::new(&model.forward, &missing)?;
     let options = &job.evaluation.options;
     let mut evaluation = Evaluation::new(&reference, &sequences, options, job.reporter)?;
     let mut file = match file.take() {
@@ -118,13 +121,13 @@ pub fn run(job: &SweepJob<'_>, path: &Path) -> Result<Sweep> {
                 points: missing.len() as u64,
                 tokens: sequences.tokens.len() as u64,
             };
-            let hash = hash(&keep)?;
+            let hash = hash(&keep, wanted.quantization)?;
             let line = match file.sweep().of_variant(&hash) {
                 Some(same) => renamed(same, wanted, label),
                 None => {
                     let variant = Variant {
                         name: label,
-                        model: &model.forward,
+                        model: rounded.get(wanted.quantization).unwrap_or(&model.forward),
                         keep: Some(keep),
                     };
                     let measured = evaluation.measure(&variant, &progress)?;
@@ -152,8 +155,8 @@ fn check(job: &SweepJob<'_>, wanted: &[Wanted], domains: &[String]) -> Result<()
     if wanted.is_empty() {
         return Err(Error::Option {
             option: "--prune-experts",
-            expected: "a fraction above 0, here or in --drop-layers".to_owned(),
-            found: "nothing that goes".to_owned(),
+            expected: "a fraction above 0, or something to drop or to quantize".to_owned(),
+            found: "nothing that changes the model".to_owned(),
         });
     }
     for on in &job.grid.calibrate_on {
@@ -169,7 +172,8 @@ fn check(job: &SweepJob<'_>, wanted: &[Wanted], domains: &[String]) -> Result<()
     }
     wanted
         .iter()
-        .try_for_each(|wanted| plan::check(&wanted.options, job.model.topology()))
+        .filter_map(|wanted| wanted.options.as_ref())
+        .try_for_each(|options| plan::check(options, job.model.topology()))
 }
 
 /// Whatever a result depends on beside its point.
@@ -208,38 +212,58 @@ fn settings(job: &SweepJob<'_>, text: &str) -> BTreeMap<String, String> {
     .collect()
 }
 
-/// What is left at the points of one seed, with its size.
+/// What is left at the points of one seed, with its size. Statistics are made
+/// if a point asks for a plan.
 fn plans<'a>(
     job: &SweepJob<'_>,
     seed: u64,
     wanted: &[&'a Wanted],
 ) -> Result<Vec<(&'a Wanted, Keep, Weighed)>> {
     let model = job.model;
-    let calibration = Calibration {
-        seed,
-        ..job.measure.clone()
+    let (checkpoint, family, topology) = (model.checkpoint(), model.family(), model.topology());
+    let stats = if wanted.iter().any(|wanted| wanted.options.is_some()) {
+        let calibration = Calibration {
+            seed,
+            ..job.measure.clone()
+        };
+        let corpus = job.calibration;
+        Some(measure(model, corpus, &calibration, job.cache, job.reporter)?.read()?)
+    } else {
+        None
     };
-    let stats = measure(
-        model,
-        job.calibration,
-        &calibration,
-        job.cache,
-        job.reporter,
-    )?
-    .read()?;
     wanted
         .iter()
         .map(|&wanted| {
-            let plan = plan::plan(
-                &stats,
-                model.checkpoint(),
-                model.family(),
-                model.topology(),
-                &wanted.options,
-            )?;
-            Ok((wanted, plan.keep().clone(), weighed(&plan.plan().after)))
+            let keep = match (&stats, &wanted.options) {
+                (Some(stats), Some(options)) => {
+                    let plan = plan::plan(stats, checkpoint, family, topology, options)?;
+                    plan.keep().clone()
+                }
+                _ => Keep::all(topology),
+            };
+            let size = Size::quantized(checkpoint, family, topology, &keep, wanted.quantization)?;
+            Ok((wanted, keep, weighed(&size)))
         })
         .collect()
+}
+
+/// The model with its weights rounded to every type that is asked for.
+struct Rounded(BTreeMap<Quantization, forward::Model>);
+
+impl Rounded {
+    fn new(model: &forward::Model, wanted: &[&Wanted]) -> Result<Self> {
+        let mut models = BTreeMap::new();
+        for quantization in wanted.iter().filter_map(|wanted| wanted.quantization) {
+            if let Entry::Vacant(place) = models.entry(quantization) {
+                place.insert(model.quantized(quantization)?);
+            }
+        }
+        Ok(Self(models))
+    }
+
+    fn get(&self, quantization: Option<Quantization>) -> Option<&forward::Model> {
+        self.0.get(&quantization?)
+    }
 }
 
 /// The same measurement at another point.
@@ -251,8 +275,9 @@ fn renamed(line: &Line, wanted: &Wanted, label: String) -> Line {
 }
 
 /// Names what is run.
-fn hash(keep: &Keep) -> Result<String> {
+fn hash(keep: &Keep, quantization: Option<Quantization>) -> Result<String> {
     let key = Key::new("variant").with_json(&(&keep.layers, &keep.experts))?;
+    let key = key.with(quantization.map_or("", Quantization::name));
     Ok(key.finish())
 }
 

@@ -3,6 +3,7 @@
 //! Sequences are ragged: no padding is ever stored, so none has to be masked
 //! out of the statistics. Reading text belongs to [`super::Corpus`].
 
+mod select;
 mod stream;
 
 use std::ops::Range;

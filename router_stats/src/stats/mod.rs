@@ -9,6 +9,7 @@
 //! another forward pass: S(w) = Σ_d w_d · S_d.
 
 mod file;
+mod parts;
 mod provenance;
 mod table;
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod view;
 
 use std::collections::BTreeMap;
 
+pub use parts::Parts;
 pub use provenance::{DomainProvenance, Provenance};
 pub use table::{Merge, Table};
 pub use view::LayerStats;

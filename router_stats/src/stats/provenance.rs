@@ -134,9 +134,21 @@ impl Provenance {
         self.created_by = self.created_by.max(other.created_by);
         Ok(self)
     }
+
+    /// Fails if both are of one text and not certainly of different shards.
+    ///
+    /// # Errors
+    /// [`Error::StatsMismatch`]
+    pub(super) fn expect_apart(&self, other: &Self) -> Result<()> {
+        if self.corpus != other.corpus {
+            return Ok(());
+        }
+        same("batch tokens", &self.batch_tokens, &other.batch_tokens)?;
+        merge_shards(&self.shards, &other.shards).map(drop)
+    }
 }
 
-fn same<T: PartialEq + Debug>(what: &str, left: &T, right: &T) -> Result<()> {
+pub(super) fn same<T: PartialEq + Debug>(what: &str, left: &T, right: &T) -> Result<()> {
     if left == right {
         return Ok(());
     }

@@ -274,7 +274,56 @@ fn special_tokens_of_a_rendered_chat_are_special() {
     );
 }
 
+#[test]
+fn a_selection_is_known_by_its_sequences() {
+    let corpus = corpus(&[vec![30; 3], vec![30; 3]]);
+    let (small, large) = (
+        pack(&corpus, &options(8, 96, 5)),
+        pack(&corpus, &options(8, 160, 5)),
+    );
+    let of = |packed: &Sequences, domain: u16| -> Vec<usize> {
+        let all = 0..packed.len();
+        all.filter(|&index| packed.domains[index] == domain)
+            .take(3)
+            .collect()
+    };
+    let selected = small.select(&of(&small, 1));
+    let same = large.select(&of(&large, 1));
+    assert_eq!(selected.tokens, same.tokens);
+    assert_eq!(selected.hash, same.hash);
+    assert_eq!((selected.len(), selected.starts.len()), (3, 4));
+    assert_eq!(selected.sequence(2), small.sequence(of(&small, 1)[2]));
+    assert_eq!(selected.domains, [1, 1, 1]);
+    assert_ne!(selected.hash, small.select(&of(&small, 0)).hash);
+}
+
 proptest! {
+    #[test]
+    fn a_larger_budget_has_all_sequences_of_one_that_fills_them(
+        lengths in prop::collection::vec(prop::collection::vec(2usize..40, 1..8), 1..4),
+        seq_len in 2usize..20,
+        windows in 1usize..8,
+        more in 0usize..300,
+        seed in any::<u64>(),
+    ) {
+        let corpus = corpus(&lengths);
+        // So many full sequences of every domain that has them.
+        let budget = windows * seq_len * lengths.len();
+        let small = pack(&corpus, &options(seq_len, budget, seed));
+        let large = pack(&corpus, &options(seq_len, budget + more, seed));
+        for domain in 0..lengths.len() as u16 {
+            let of = |packed: &Sequences| -> Vec<Vec<u32>> {
+                let all = 0..packed.len();
+                all.filter(|&index| packed.domains[index] == domain)
+                    .map(|index| packed.sequence(index).to_vec())
+                    .collect()
+            };
+            let (small, large) = (of(&small), of(&large));
+            prop_assert!(small.len() <= windows);
+            prop_assert_eq!(&large[..small.len()], &small[..]);
+        }
+    }
+
     #[test]
     fn no_token_is_used_twice_and_no_limit_is_passed(
         lengths in prop::collection::vec(prop::collection::vec(2usize..40, 1..8), 1..4),
