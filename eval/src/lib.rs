@@ -49,6 +49,7 @@ pub mod figure;
 pub mod page;
 pub mod report;
 mod score;
+pub mod speed;
 mod student;
 pub mod sweep;
 pub mod task;

@@ -27,6 +27,7 @@ pub use task::{TaskChange, TaskMetric, TaskModel, TaskReport};
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
 use crate::evaluator::{self, Statistic, EVALUATORS};
+use crate::speed::Speed;
 use crate::{Error, Result};
 
 /// Version of the file format.
@@ -52,6 +53,9 @@ pub struct Report {
     pub comparisons: Vec<Comparison>,
     /// Size of every sequence.
     pub predictions: Predictions,
+    /// Speed and memory, if they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
     /// Sets of items that have an answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<TaskReport>,
@@ -154,6 +158,7 @@ impl Report {
             variants,
             comparisons: Vec::new(),
             predictions,
+            speed: None,
             tasks: Vec::new(),
         };
         (report.reference.all, report.reference.domains) =

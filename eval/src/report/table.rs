@@ -6,6 +6,7 @@
 mod block;
 mod signs;
 mod sizes;
+mod speed;
 
 use std::fmt::Write;
 
@@ -174,6 +175,7 @@ impl Report {
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
         blocks.extend(self.sizes());
+        blocks.extend(self.speeds());
         blocks.extend(self.sign_tests());
         blocks
     }

@@ -94,6 +94,7 @@ impl Report {
                 documents: Vec::new(),
                 tokens: Vec::new(),
             },
+            speed: None,
             tasks: Vec::new(),
         }
     }

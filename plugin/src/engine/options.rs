@@ -23,6 +23,8 @@ pub struct EngineOptions {
     pub isq: Option<String>,
     /// Paged attention; needs a GPU.
     pub paged_attention: PagedAttention,
+    /// Goes on after the end of a text, to be timed.
+    pub run_on: bool,
     /// The engine's loader.
     pub loader: LoaderOptions,
 }
@@ -36,6 +38,7 @@ impl Default for EngineOptions {
             dtype: ModelDType::Auto,
             isq: None,
             paged_attention: PagedAttention::default(),
+            run_on: false,
             loader: LoaderOptions::default(),
         }
     }
