@@ -127,7 +127,7 @@ fn stop_strings_and_end_of_text_end_it() {
         .text
         .char_indices()
         .filter(|&(at, c)| at > 0 && !c.is_whitespace() && whole.text.find(c) == Some(at))
-        .last()
+        .next_back()
         .unwrap();
     let stopped = free
         .generate(
