@@ -23,11 +23,11 @@ pub enum Error {
         /// What was given.
         found: String,
     },
-    /// Two models, or two domains, have one name, so that a report could not
+    /// Two models, domains or tasks have one name, so that a report could not
     /// tell them apart.
     #[error("{what} `{name}`: expected unique names, found it twice")]
     DuplicateName {
-        /// `model` or `domain`.
+        /// `model`, `domain` or `task`.
         what: &'static str,
         /// The name.
         name: String,
@@ -237,6 +237,7 @@ impl Error {
             Self::DuplicateName { what: "model", .. } => {
                 "give each plan or checkpoint a file name of its own"
             }
+            Self::DuplicateName { what: "task", .. } => "name it, as in NAME=FILE.jsonl",
             Self::Vocabulary { .. } => {
                 "only models that share a tokenizer can be compared token by token"
             }

@@ -10,11 +10,10 @@ use router_stats::calibration::Sequences;
 use router_stats::family::Keep;
 use router_stats::forward::{Head, Model};
 use router_stats::progress::Progress;
-use router_stats::size::Size;
 
 use crate::compare::{Bootstrap, CONFIDENCE, RESAMPLES};
 use crate::evaluator::EVALUATORS;
-use crate::report::{Domain, Model as Measured, Predictions, Provenance, Report};
+use crate::report::{Domain, Model as Measured, Predictions, Provenance, Report, Subject};
 use crate::score::{score, Meter, Outcomes, Run};
 use crate::Result;
 
@@ -243,25 +242,9 @@ fn measured(
             (evaluator.name().to_owned(), column.collect())
         })
         .collect();
-    let model = variant.model;
-    let everything = Keep::all(model.topology());
-    let keep = variant.keep.as_ref().unwrap_or(&everything);
-    let size = Size::quantized(
-        model.checkpoint(),
-        model.family(),
-        model.topology(),
-        keep,
-        model.quantization(),
-    )?;
     Ok(Measured {
-        name: variant.name.clone(),
-        fingerprint: model.checkpoint().fingerprint()?,
-        masked: !keep.is_identity(model.topology()),
-        quantization: model.quantization(),
-        bytes: Some(size.bytes),
-        all: BTreeMap::new(),
-        domains: BTreeMap::new(),
         sums,
+        ..Subject::of(variant)?.unmeasured()
     })
 }
 

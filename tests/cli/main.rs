@@ -5,12 +5,15 @@
 )]
 
 mod crash;
+mod echo;
 mod failure;
 mod families;
 mod program;
 mod report;
 mod serve;
+mod speed;
 mod stable;
 mod steps;
 mod sweep;
+mod tasks;
 mod usage;

@@ -30,7 +30,7 @@ impl Server {
         }
     }
 
-    fn send(&self, path: &str, body: Option<&Value>, key: Option<&str>) -> Response {
+    pub(crate) fn send(&self, path: &str, body: Option<&Value>, key: Option<&str>) -> Response {
         let url = format!("{}{path}", self.url);
         let mut request = match body {
             Some(body) => self.client.post(url).json(body),
@@ -52,6 +52,11 @@ impl Server {
         let response = self.send(path, Some(body), self.key);
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response
+    }
+
+    /// Its address.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Ctrl-C, after which it must end well.

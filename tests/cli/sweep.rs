@@ -80,7 +80,7 @@ fn a_file_is_shown_again_extended_and_kept_from_other_settings() {
     let output = workshop.arg("grid.jsonl");
     let half = ["--prune-experts", "0.5", "--seeds", "2"];
     let first = workshop.succeed(&sweep(&text, &output, &half));
-    assert!(first.stdout.contains("change of perplexity by fraction"));
+    assert!(first.stdout.contains("change of perplexity, by fraction"));
     let shown = workshop.succeed(&["eval", "sweep", "show", &output]);
     assert_eq!(shown.stdout, first.stdout);
     // Nothing is measured twice.

@@ -5,6 +5,7 @@
 //! continuations. It owns how a model is run. It does not own how text becomes
 //! requests ([`Encoder`]), nor what is asked ([`crate::task`]).
 
+mod http;
 mod native;
 mod pair;
 mod stop;
@@ -14,6 +15,7 @@ pub(crate) mod testing;
 use router_stats::progress::Progress;
 use tokenizers::Tokenizer;
 
+pub use http::{Http, HttpOptions};
 pub use native::Native;
 pub use pair::{Encoder, Pair};
 pub use stop::before_stop;

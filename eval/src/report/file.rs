@@ -139,14 +139,16 @@ impl Report {
                 ));
             }
         }
-        if self.domains().all(|domain| domain.weight == 0.0) {
+        let no_text = self.provenance.domains.is_empty() && !self.tasks.is_empty();
+        if !no_text && self.domains().all(|domain| domain.weight == 0.0) {
             return Err("`provenance.domains`: expected a positive weight, found none".to_owned());
         }
         check_sums(&self.reference, sequences, false)?;
         self.variants
             .iter()
             .try_for_each(|variant| check_sums(variant, sequences, true))?;
-        self.check_comparisons()
+        self.check_comparisons()?;
+        self.check_tasks()
     }
 }
 

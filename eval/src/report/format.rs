@@ -61,9 +61,10 @@ pub fn thousands(n: u64) -> String {
     text
 }
 
-/// The start of a hash.
+/// The start of a SHA-256 in hex; anything else as it is.
 pub(crate) fn short(hash: &str) -> String {
-    hash.chars().take(12).collect()
+    let longest = if hash.len() == 64 { 12 } else { usize::MAX };
+    hash.chars().take(longest).collect()
 }
 
 pub(crate) fn length(text: &str) -> usize {

@@ -7,7 +7,10 @@
 mod comparison;
 mod file;
 pub(crate) mod format;
+mod subject;
 mod table;
+mod task;
+mod task_table;
 
 use std::collections::BTreeMap;
 
@@ -18,10 +21,13 @@ pub use comparison::{Comparison, PValue};
 pub(crate) use file::check_sums;
 pub(crate) use format::shortened;
 pub use format::thousands;
+pub use subject::Subject;
 pub(crate) use table::Block;
+pub use task::{TaskChange, TaskMetric, TaskModel, TaskReport};
 
 use crate::compare::{Bootstrap, Cluster, Estimate, Resampled};
 use crate::evaluator::{self, Statistic, EVALUATORS};
+use crate::speed::Speed;
 use crate::{Error, Result};
 
 /// Version of the file format.
@@ -30,7 +36,7 @@ pub const VERSION: u32 = 2;
 /// Metric → estimate.
 pub type Estimates = BTreeMap<String, Estimate>;
 
-/// Reference and variants, measured on one text.
+/// Reference and variants, measured on one text, on tasks, or on both.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
@@ -47,6 +53,12 @@ pub struct Report {
     pub comparisons: Vec<Comparison>,
     /// Size of every sequence.
     pub predictions: Predictions,
+    /// Speed and memory, if they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub speed: Option<Speed>,
+    /// Sets of items that have an answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskReport>,
 }
 
 /// Text and settings of an evaluation.
@@ -146,6 +158,8 @@ impl Report {
             variants,
             comparisons: Vec::new(),
             predictions,
+            speed: None,
+            tasks: Vec::new(),
         };
         (report.reference.all, report.reference.domains) =
             report.estimates(&report.reference, false);

@@ -6,6 +6,7 @@
 mod block;
 mod signs;
 mod sizes;
+mod speed;
 
 use std::fmt::Write;
 
@@ -70,6 +71,21 @@ impl Report {
 
     /// Where the numbers come from and how to read them.
     pub fn facts(&self) -> Vec<String> {
+        let mut facts = if self.has_text() {
+            self.text_facts()
+        } else {
+            let fingerprint = short(&self.reference.fingerprint);
+            vec![format!("reference {} ({fingerprint})", self.reference.name)]
+        };
+        facts.extend(self.task_facts());
+        facts
+    }
+
+    fn has_text(&self) -> bool {
+        self.domains().next().is_some()
+    }
+
+    fn text_facts(&self) -> Vec<String> {
         let provenance = &self.provenance;
         let bootstrap = &provenance.bootstrap;
         let tokens: u64 = self.domains().map(|domain| domain.tokens).sum();
@@ -142,6 +158,16 @@ impl Report {
     }
 
     fn blocks(&self) -> Vec<Block> {
+        let mut blocks = if self.has_text() {
+            self.text_blocks()
+        } else {
+            Vec::new()
+        };
+        blocks.extend(self.task_blocks());
+        blocks
+    }
+
+    fn text_blocks(&self) -> Vec<Block> {
         let shown = SHOWN
             .into_iter()
             .filter_map(|name| evaluator::metric(name).ok());
@@ -149,6 +175,7 @@ impl Report {
         blocks.retain(|block| !block.rows.is_empty());
         blocks.extend(self.ranking());
         blocks.extend(self.sizes());
+        blocks.extend(self.speeds());
         blocks.extend(self.sign_tests());
         blocks
     }

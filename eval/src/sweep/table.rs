@@ -81,12 +81,28 @@ impl Sweep {
                 names.join(", ")
             ),
             format!(
-                "{} points; [{}% intervals]: text and seeds, where there are several; text alone for one seed",
+                "{} points, {} seeds; [{}% intervals]: text and seeds, where there are several; text alone for one",
                 self.lines.len(),
+                self.seeds(),
                 format::rounded(100.0 * bootstrap.confidence, 1)
             ),
             "*: lowest perplexity of those that remove as much; ≈: not distinguishable from it (paired by seed and text, Holm)".to_owned(),
         ]
+    }
+
+    /// Different seeds of all points.
+    fn seeds(&self) -> usize {
+        let mut seeds = Vec::new();
+        for seed in self
+            .lines
+            .iter()
+            .filter_map(|line| line.point.get(axis::SEED))
+        {
+            if !seeds.contains(&seed) {
+                seeds.push(seed);
+            }
+        }
+        seeds.len()
     }
 }
 
@@ -193,7 +209,7 @@ fn grids(sweep: &Sweep, cells: &[&Cell], column: &str, about: &str) -> Vec<Block
             "lower is better"
         };
         blocks.push(block(
-            format!("{} {about} ({better})", metric.title),
+            format!("{}, {about} ({better})", metric.title),
             &|cell| {
                 let Some(estimate) = cell.all.get(metric.name) else {
                     return String::new();
@@ -209,12 +225,12 @@ fn grids(sweep: &Sweep, cells: &[&Cell], column: &str, about: &str) -> Vec<Block
     }
     if cells.iter().any(|cell| cell.worst.is_some()) {
         blocks.push(block(
-            format!("worst domain, change of perplexity {about}"),
+            format!("worst domain and its change of perplexity, {about}"),
             &|cell| worst(cell).unwrap_or_default(),
         ));
     }
     let whole = sweep.header.size.bytes as f64;
-    blocks.push(block(format!("change of bytes {about}"), &|cell| {
+    blocks.push(block(format!("change of bytes, {about}"), &|cell| {
         let change = cell.size.bytes as f64 / whole - 1.0;
         format::number(Unit::Percent, true, change)
     }));
@@ -346,7 +362,7 @@ mod tests {
         let text = some().to_text(200);
         let block = text
             .split("\n\n")
-            .find(|block| block.starts_with("change of perplexity by fraction"))
+            .find(|block| block.starts_with("change of perplexity, by fraction"))
             .unwrap();
         let lines: Vec<&str> = block.lines().collect();
         assert_eq!(lines.len(), 4, "{text}");
@@ -357,9 +373,9 @@ mod tests {
         );
         assert!(lines[3].starts_with("random "), "{block}");
         for title in [
-            "top-1 agreement with the reference by fraction",
-            "worst domain, change of perplexity by fraction",
-            "change of bytes by fraction",
+            "top-1 agreement with the reference, by fraction",
+            "worst domain and its change of perplexity, by fraction",
+            "change of bytes, by fraction",
             "reap 0.25: change of perplexity, calibrated on (down)",
         ] {
             assert!(text.contains(title), "no `{title}` in\n{text}");

@@ -39,6 +39,11 @@ pub const TASKS: &[&dyn Task] = &[
     &exact_match::ExactMatch,
 ];
 
+/// The kind of task of this name.
+pub fn kind(name: &str) -> Option<&'static dyn Task> {
+    TASKS.iter().copied().find(|kind| kind.name() == name)
+}
+
 /// One question to a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
@@ -104,4 +109,25 @@ pub trait Task: Sync + Debug {
 
     /// What is reported of each outcome's mean over items.
     fn metrics(&self) -> &'static [Metric];
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique() {
+        let kinds: BTreeSet<&str> = TASKS.iter().map(|kind| kind.name()).collect();
+        assert_eq!(kinds.len(), TASKS.len());
+        for task in TASKS {
+            let metrics: BTreeSet<&str> = task.metrics().iter().map(|m| m.name).collect();
+            assert_eq!(metrics.len(), task.metrics().len());
+            assert!(!metrics.is_empty() && !task.about().is_empty());
+            assert_eq!(kind(task.name()).map(|kind| kind.name()), Some(task.name()));
+            assert!(!task.reads(&Value::Null));
+        }
+        assert!(kind("riddle").is_none());
+    }
 }

@@ -1,29 +1,41 @@
-//! `eval`: what plans and checkpoints lose on held-out text.
+//! `eval`: what plans and checkpoints lose, on held-out text and in tasks.
 
+mod jobs;
 mod made;
 mod names;
+mod speed;
 mod sweep;
+mod tasks;
 mod variants;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use clap::ArgGroup;
-use prune_eval::{EvalOptions, Variant};
+use prune_eval::compare::Bootstrap;
+use prune_eval::report::Subject;
+use prune_eval::{EvalOptions, Report, Variant};
+use router_stats::calibration::Corpus;
 
 use super::args::{
     allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
     CalibrationArgs, ConstraintArgs, EvaluationArgs, ModelArgs, TextArgs,
 };
 use super::given::Given;
+use super::progress::Console;
 use super::{output, Global};
-use crate::pipeline::{self, EvaluationOptions};
+use crate::pipeline::{self, EvaluationOptions, Model};
 use crate::plan::{LayerBudget, ValidPlan};
-use variants::Variants;
+use crate::Error;
+use jobs::Jobs;
+use speed::SpeedArgs;
+use tasks::TaskArgs;
+use variants::{Origin, Variants};
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").args(["prune_experts", "drop_layers"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])))]
+#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").args(["prune_experts", "drop_layers"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])), group(ArgGroup::new("measured").args(["task", "speed"]).multiple(true)))]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -92,6 +104,16 @@ pub(super) struct Args {
     #[command(flatten)]
     calibration: CalibrationArgs,
 
+    #[command(flatten)]
+    tasks: TaskArgs,
+
+    #[command(flatten)]
+    speed: SpeedArgs,
+
+    /// Write the report as JSON to a file too
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+
     /// Print the report as JSON
     #[arg(long, conflicts_with = "markdown")]
     json: bool,
@@ -124,6 +146,9 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     }
     check(args, given)?;
     let (cache, console) = surroundings(global)?;
+    let console = Arc::new(console);
+    // Files of tasks are read before the long work.
+    let sets = args.tasks.sets(args.seed)?;
     let model = args.model.open(&cache, &console)?;
     let mut plans: Vec<(String, ValidPlan)> = Vec::new();
     for path in &args.plan {
@@ -139,7 +164,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
                 model: Some(dir.display().to_string()),
                 ..Default::default()
             };
-            source.open(&args.model.device()?, &cache, &console)
+            source.open(&args.model.device()?, &cache, &*console)
         })
         .collect::<crate::Result<Vec<_>>>()?;
 
@@ -149,18 +174,63 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         .iter()
         .map(|checkpoint| variants::rounded(&checkpoint.forward, &types))
         .collect::<router_stats::Result<Vec<_>>>()?;
-    let mut variants = Variants::new(&model.name);
-    variants.add_rounded(None, &rounded, None);
+    let mut variants = Variants::new(&model.name, &model.forward);
+    variants.add_rounded(None, &rounded, Origin::Reference);
     for (name, plan) in &plans {
-        variants.add(name, "plan", &model.forward, Some(plan.keep()));
-        variants.add_rounded(Some(name), &rounded, Some(plan.keep()));
+        variants.add(name, "plan", &model.forward, Origin::Plan(plan));
+        variants.add_rounded(Some(name), &rounded, Origin::Plan(plan));
     }
-    for (checkpoint, rounded) in checkpoints.iter().zip(&rounded_checkpoints) {
-        variants.add(&checkpoint.name, "checkpoint", &checkpoint.forward, None);
-        variants.add_rounded(Some(&checkpoint.name), rounded, None);
+    let loaded = checkpoints.iter().zip(&args.checkpoint);
+    for ((checkpoint, dir), rounded) in loaded.zip(&rounded_checkpoints) {
+        let (name, origin) = (&checkpoint.name, Origin::Checkpoint(dir));
+        variants.add(name, "checkpoint", &checkpoint.forward, origin);
+        variants.add_rounded(Some(name), rounded, origin);
     }
 
-    let corpus = args.text.corpus(&model, &cache, &console)?;
+    let mut report = if args.tasks.no_text {
+        without_text(args, &mut variants)?
+    } else {
+        let corpus = args.text.corpus(&model, &cache, &console)?;
+        of_text(args, &model, &corpus, variants.list(), &console)?
+    };
+    let jobs = Jobs {
+        model: &args.model,
+        cache: &cache,
+        console: &console,
+    };
+    if args.tasks.asks() {
+        let batch_tokens = args.calibration.batch_tokens;
+        let outcomes = args
+            .tasks
+            .run(&sets, &model, &variants, batch_tokens, &jobs)?;
+        report = report.with_tasks(&sets, &outcomes)?;
+    }
+    if args.speed.speed {
+        report.speed = Some(args.speed.run(&variants, args.confidence, &jobs)?);
+    }
+    console.clear();
+    if let Some(path) = &args.output {
+        report.write(path)?;
+    }
+    if args.json {
+        output::data(&report.to_json())?;
+    } else if args.markdown {
+        output::data(&report.to_markdown())?;
+    } else {
+        output::data(&report.to_text(output::width()))?;
+    }
+    Ok(())
+}
+
+/// What the first of `variants` is on held-out text, and what the others lose
+/// against it.
+fn of_text(
+    args: &Args,
+    model: &Model,
+    corpus: &Corpus,
+    variants: &[Variant<'_>],
+    console: &Console,
+) -> anyhow::Result<Report> {
     let options = EvaluationOptions {
         tokens: args.evaluation.eval_tokens,
         seq_len: args.calibration.seq_len,
@@ -172,28 +242,35 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
             seed: args.seed,
         },
     };
-    let sequences = pipeline::sequences(&corpus, &model, &options.pack())?;
-    let reference = Variant {
-        name: model.name.clone(),
-        model: &model.forward,
-        keep: None,
-    };
-    let report = prune_eval::evaluate(
-        &reference,
-        variants.list(),
-        &sequences,
-        &options.options,
-        &console,
-    )?;
-    console.clear();
-    if args.json {
-        output::data(&report.to_json())?;
-    } else if args.markdown {
-        output::data(&report.to_markdown())?;
-    } else {
-        output::data(&report.to_text(output::width()))?;
+    let sequences = pipeline::sequences(corpus, model, &options.pack())?;
+    let options = &options.options;
+    let (reference, others) = (&variants[0], &variants[1..]);
+    Ok(prune_eval::evaluate(
+        reference, others, &sequences, options, console,
+    )?)
+}
+
+/// A report of the models, and of the servers that tasks are put to, in which
+/// nothing is measured yet.
+fn without_text(args: &Args, variants: &mut Variants<'_>) -> anyhow::Result<Report> {
+    let models = variants.list().iter().map(Subject::of);
+    let mut models: Vec<Subject> = models.collect::<prune_eval::Result<_>>()?;
+    let reference = models.remove(0);
+    for server in args.tasks.servers() {
+        models.push(Subject {
+            name: variants.name(&server.name, "server"),
+            fingerprint: server.url.clone(),
+            masked: false,
+            quantization: None,
+            bytes: None,
+        });
     }
-    Ok(())
+    let bootstrap = Bootstrap {
+        resamples: args.resamples,
+        confidence: args.confidence,
+        seed: args.seed,
+    };
+    Ok(Report::of_tasks(reference, models, bootstrap))
 }
 
 /// Refuses flags that would do nothing.
@@ -204,5 +281,21 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
         calibrates,
         &["--calibration", "--calibration-tokens", "--spill"],
         "--prune-experts or --drop-layers, without --stats,",
-    )
+    )?;
+    given.refuse_unless(
+        calibrates || !args.tasks.no_text,
+        &["--seq-len"],
+        "held-out text, so no --no-text,",
+    )?;
+    let in_engine = args.tasks.in_engine() || args.speed.speed;
+    if in_engine && !args.quantize.is_empty() {
+        return Err(Error::Option {
+            option: "--quantize",
+            expected:
+                "the native backend and no --speed; the engine does not round through these types"
+                    .to_owned(),
+            found: args.quantize.join(","),
+        });
+    }
+    Ok(())
 }

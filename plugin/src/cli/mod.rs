@@ -17,6 +17,7 @@ mod report;
 mod serve;
 mod stats;
 mod table;
+mod time;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -56,6 +57,9 @@ enum Command {
     Inspect(inspect::Args),
     /// Work with statistics files
     Stats(stats::Args),
+    /// One round of `eval --speed`
+    #[command(hide = true)]
+    Time(time::Args),
 }
 
 /// Options of every verb.
@@ -108,9 +112,8 @@ impl Command {
             | Self::Prune(_)
             | Self::Report(_)
             | Self::Inspect(_)
-            | Self::Stats(_) => {
-                Some("nothing half-written remains; run it again")
-            }
+            | Self::Stats(_)
+            | Self::Time(_) => Some("nothing half-written remains; run it again"),
         }
     }
 }
@@ -128,6 +131,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Report(args) => report::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Stats(args) => stats::execute(&args, &global),
+        Command::Time(args) => time::execute(&args, &global),
     }
 }
 

@@ -244,6 +244,7 @@ impl EngineArgs {
                 memory_fraction: self.pa_memory_fraction,
                 block_size: self.pa_block_size,
             },
+            run_on: false,
             loader: LoaderOptions {
                 no_kv_cache: self.no_kv_cache,
                 chat_template: self.chat_template.clone(),

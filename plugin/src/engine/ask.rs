@@ -13,7 +13,7 @@ pub(super) enum Failure {
 
 impl Failure {
     /// The engine failed in this way.
-    fn new(reason: impl std::fmt::Display) -> Self {
+    pub(super) fn new(reason: impl std::fmt::Display) -> Self {
         let reason = reason.to_string();
         // The rest of a message of several lines is a backtrace.
         Self::Failed(reason.lines().next().unwrap_or_default().to_owned())

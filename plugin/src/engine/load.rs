@@ -76,6 +76,7 @@ impl Engine {
             .with_no_kv_cache(options.loader.no_kv_cache)
             .with_no_prefix_cache(options.prefix_cache_n == 0)
             .with_prefix_cache_n(options.prefix_cache_n)
+            .with_disable_eos_stop(options.run_on)
             .with_model_id(loader.get_id())
             .build()
             .await;

@@ -19,6 +19,7 @@ mod refusal;
 mod rename;
 mod score;
 mod serve;
+mod speed;
 mod turn;
 
 pub use access::ApiKey;
@@ -27,6 +28,7 @@ pub use loader::{LoaderOptions, PruningLoader};
 pub use mistralrs_core::ModelDType;
 pub use options::{EngineOptions, PagedAttention};
 pub use serve::{listen, Server};
+pub use speed::time;
 
 /// A failure of the engine with all its causes, which its own error type would
 /// print only in part.

@@ -23,8 +23,25 @@ pub struct EngineOptions {
     pub isq: Option<String>,
     /// Paged attention; needs a GPU.
     pub paged_attention: PagedAttention,
+    /// Goes on after the end of a text, to be timed.
+    pub run_on: bool,
     /// The engine's loader.
     pub loader: LoaderOptions,
+}
+
+impl Default for EngineOptions {
+    /// What `serve` does unless told otherwise.
+    fn default() -> Self {
+        Self {
+            max_seqs: 32,
+            prefix_cache_n: 16,
+            dtype: ModelDType::Auto,
+            isq: None,
+            paged_attention: PagedAttention::default(),
+            run_on: false,
+            loader: LoaderOptions::default(),
+        }
+    }
 }
 
 /// Paged attention: whether, and with how much memory.

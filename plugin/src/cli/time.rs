@@ -1,0 +1,114 @@
+//! `time`, which is not in the help: one round of `eval --speed`, in a process
+//! of its own so that its memory is the model's alone.
+
+use std::path::PathBuf;
+
+use prune_eval::speed::Round;
+use router_stats::calibration::PackOptions;
+use router_stats::progress::Silent;
+
+use super::args::ModelArgs;
+use super::{output, Global};
+use crate::engine::{self, EngineOptions};
+use crate::pipeline::{self, Calibration, Change, Job};
+use crate::Error;
+
+/// Arguments of `time`.
+#[derive(clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    /// Plan to carry out
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+
+    /// Tokens of a prompt
+    #[arg(long, value_name = "N")]
+    prompt_tokens: usize,
+
+    /// Tokens to generate
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    generated_tokens: u32,
+
+    /// Timed requests
+    #[arg(long, value_name = "N")]
+    requests: usize,
+}
+
+/// Runs `time`: prints a [`Round`] as JSON.
+pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let cache = global.cache()?;
+    let device = args.model.device()?;
+    let prompts = {
+        let model = args.model.source().open(&device, &cache, &Silent)?;
+        let corpus = pipeline::bundled_held_out(&model, &cache, &Silent)?;
+        // Domains end in shorter sequences.
+        let pack = PackOptions {
+            seq_len: args.prompt_tokens,
+            tokens: args.prompt_tokens * 4 * (args.requests + 1),
+            seed: 0,
+        };
+        let sequences = pipeline::sequences(&corpus, &model, &pack)?;
+        let whole = (0..sequences.len()).map(|index| sequences.sequence(index).to_vec());
+        let whole = whole.filter(|tokens| tokens.len() == args.prompt_tokens);
+        whole.take(args.requests + 1).collect::<Vec<_>>()
+    };
+    if prompts.len() <= args.requests {
+        return Err(too_long(args).into());
+    }
+    let job = Job {
+        source: args.model.source(),
+        change: args.plan.clone().map_or(Change::Nothing, Change::Plan),
+        texts: Vec::new(),
+        calibration: Calibration::default(),
+        evaluation: None,
+        // The engine knows.
+        uneven_weights: None,
+        device,
+        cache,
+        reporter: std::sync::Arc::new(Silent),
+    };
+    let options = EngineOptions::default();
+    let round = Round {
+        timings: engine::time(job, &options, &prompts, args.generated_tokens)?,
+        peak_resident: peak_resident(),
+    };
+    Ok(output::json(&round)?)
+}
+
+fn too_long(args: &Args) -> Error {
+    Error::Option {
+        option: "--speed-prompt",
+        expected: "at most as many tokens as the bundled texts have".to_owned(),
+        found: args.prompt_tokens.to_string(),
+    }
+}
+
+/// The most memory this process had resident so far, in bytes, where the
+/// system is Linux: `VmHWM`.
+fn peak_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    kilobytes(&status, "VmHWM").map(|kilobytes| kilobytes * 1024)
+}
+
+fn kilobytes(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        (name == field).then_some(value)
+    })?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read_from_the_status_of_the_process() {
+        let status = "Name:\tx\nVmPeak:\t 9999 kB\nVmHWM:\t    1234 kB\nThreads:\t3\n";
+        assert_eq!(kilobytes(status, "VmHWM"), Some(1234));
+        assert_eq!(kilobytes(status, "VmSwap"), None);
+        assert_eq!(kilobytes(status, "Threads"), None);
+    }
+}
