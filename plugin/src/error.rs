@@ -1,6 +1,6 @@
 //! Every way planning, pruning or serving can fail.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::plan::{ExpertBudget, LayerBudget, Size, SizeTarget};
 
@@ -178,17 +178,17 @@ pub enum Error {
     )]
     MixedModels {
         /// The first file.
-        first: PathBuf,
+        first: Box<Path>,
         /// Name of its model.
-        name: String,
+        name: Box<str>,
         /// Fingerprint of its model.
-        fingerprint: String,
+        fingerprint: Box<str>,
         /// The first file of another model.
-        second: PathBuf,
+        second: Box<Path>,
         /// Name of that model.
-        other_name: String,
+        other_name: Box<str>,
         /// Fingerprint of that model.
-        other: String,
+        other: Box<str>,
     },
     /// A file is not a plan.
     #[error("{}: not a plan: {source}", path.display())]

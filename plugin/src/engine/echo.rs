@@ -96,8 +96,9 @@ impl Echo {
                 .map_err(|error| failure(Failure::Failed(error.to_string())))?;
             turn = kept;
             let choice = tokio::task::block_in_place(|| {
-                self.choice(choices.len(), prompt, &scored.map_err(failure)?, &asked)
-            })?;
+                self.choice(choices.len(), prompt, &scored.map_err(boxed)?, &asked)
+            })
+            .map_err(|response| *response)?;
             choices.push(choice);
         }
         let added = if asked.continues { choices.len() } else { 0 };
@@ -123,16 +124,18 @@ impl Echo {
         prompt: Tokenised,
         logits: &Logits,
         asked: &Asked,
-    ) -> Result<Value, Response> {
-        let name =
-            |token| tokens::name(token, &self.tokenizer).map_err(IntoResponse::into_response);
+    ) -> Result<Value, Box<Response>> {
+        let name = |token| {
+            tokens::name(token, &self.tokenizer)
+                .map_err(|refusal| Box::new(refusal.into_response()))
+        };
         let Tokenised {
             mut text,
             mut ids,
             mut offsets,
         } = prompt;
         if asked.continues {
-            let last = logits.after(ids.len() - 1).map_err(failure)?;
+            let last = logits.after(ids.len() - 1).map_err(boxed)?;
             let token = last.top(1)[0];
             offsets.push(text.chars().count());
             ids.push(token);
@@ -141,7 +144,7 @@ impl Echo {
         let mut token_logprobs = vec![Value::Null];
         let mut top_logprobs = vec![Value::Null];
         for (before, &token) in ids[1..].iter().enumerate() {
-            let successor = logits.after(before).map_err(failure)?;
+            let successor = logits.after(before).map_err(boxed)?;
             token_logprobs.push(successor.ln_p(token).into());
             let mut named = Map::new();
             // Names may be shared by tokens; the more probable one has it.
@@ -208,6 +211,11 @@ impl IntoResponse for Refusal {
         } });
         (StatusCode::BAD_REQUEST, Json(error)).into_response()
     }
+}
+
+/// [`failure`] for a result that is often none.
+fn boxed(error: Failure) -> Box<Response> {
+    Box::new(failure(error))
 }
 
 /// What the engine failed at, or would not do.

@@ -72,12 +72,12 @@ impl Inputs {
         match models.find(|(_, _, other)| *other != fingerprint) {
             None => Ok((name, fingerprint)),
             Some((second, other_name, other)) => Err(Error::MixedModels {
-                first: first.clone(),
-                name: name.to_owned(),
-                fingerprint: fingerprint.to_owned(),
-                second: second.clone(),
-                other_name: other_name.to_owned(),
-                other: other.to_owned(),
+                first: first.as_path().into(),
+                name: name.into(),
+                fingerprint: fingerprint.into(),
+                second: second.as_path().into(),
+                other_name: other_name.into(),
+                other: other.into(),
             }),
         }
     }
