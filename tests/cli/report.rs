@@ -97,6 +97,61 @@ fn a_page_of_several_models_or_of_none_is_refused() {
     workshop.run(&idle).expect_failure(2, &["--text", "--load"]);
 }
 
+#[test]
+fn sweeps_of_one_text_become_figures_together() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    let texts = ["stories", "math"].map(|name| {
+        let file = repository(&format!("models/demo/held-out/{name}.txt"));
+        format!("{name}={file}")
+    });
+    let sweep = |name: &str, length: &str, more: &[&str]| {
+        let output = workshop.arg(name);
+        let mut args = vec!["eval", "sweep", "-m", &model, "-o", &output];
+        args.extend(["--calibration-tokens", "1024", "--eval-tokens", "1024"]);
+        args.extend(["--resamples", "100", "--seq-len", length]);
+        for text in &texts {
+            args.extend(["--calibration", text, "--text", text]);
+        }
+        args.extend(more);
+        workshop.succeed(&args);
+        output
+    };
+    let domains = ["--prune-experts", "0.25,0.5", "--calibrate-on", "mix,each"];
+    let domains = sweep(
+        "domains.jsonl",
+        "64",
+        &[&domains[..], &["--seeds", "1"]].concat(),
+    );
+    let cliff = sweep("cliff.jsonl", "64", &["--cliff", "--seeds", "2"]);
+    let flags = ["--sweep", &domains, "--sweep", &cliff].map(str::to_owned);
+    let page = fs::read_to_string(report(&workshop, &flags, &[])).unwrap();
+    for name in ["pareto", "cliff", "matrix", "matrix-2"] {
+        assert!(page.contains(&format!("data-name=\"{name}\"")), "no {name}");
+    }
+    assert!(
+        page.contains("--calibrate-on mix,stories,math"),
+        "the command"
+    );
+    let other = sweep(
+        "other.jsonl",
+        "32",
+        &["--prune-experts", "0.25", "--seeds", "1"],
+    );
+    let args = [
+        "report",
+        "-o",
+        &workshop.arg("b.html"),
+        "--sweep",
+        &domains,
+        "--sweep",
+        &other,
+    ];
+    workshop
+        .run(&args)
+        .expect_failure(2, &["--sweep: expected files of the same sequence length"]);
+}
+
 /// What a browser finds in a page, in a frame of this width.
 fn browse(page: &str, width: u32, dark: bool) -> Value {
     /// Looks into the frame once it is loaded, moves over a heat map and saves a
@@ -114,7 +169,7 @@ f.onload = async () => {
   found.figures = Array.from(d.querySelectorAll('figure')).map((e) => e.dataset.name);
   found.shown = Array.from(d.querySelectorAll('figure svg')).filter(shown).length;
   found.described = Array.from(d.querySelectorAll('figure svg')).every((e) => e.getAttribute('aria-labelledby').split(' ').every((id) => d.getElementById(id).textContent.length > 0));
-  found.text = Math.min(...Array.from(d.querySelectorAll('svg text')).filter(shown).map((e) => e.getScreenCTM().a * parseFloat(w.getComputedStyle(e).fontSize)));
+  found.text = Math.min(...Array.from(d.querySelectorAll('svg text')).filter(shown).map((e) => Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b) * parseFloat(w.getComputedStyle(e).fontSize)));
   found.outside = Array.from(d.querySelectorAll('svg text')).filter(shown).filter((e) => { const a = e.getBoundingClientRect(), b = e.ownerSVGElement.getBoundingClientRect(); return a.left < b.left - 1 || a.right > b.right + 1 || a.top < b.top - 1 || a.bottom > b.bottom + 1; }).map((e) => e.textContent);
   found.requests = w.performance.getEntriesByType('resource').map((e) => e.name);
   found.paper = w.getComputedStyle(d.body).backgroundColor;
