@@ -11,7 +11,7 @@ use crate::{Error, Result};
 pub struct TaskOutcomes {
     /// Name of the set.
     pub task: String,
-    /// Outcomes [items][metrics], in the order of the set's records and its
+    /// Outcomes `[items][metrics]`, in the order of the set's records and its
     /// kind's metrics.
     pub items: Vec<Vec<f64>>,
 }
