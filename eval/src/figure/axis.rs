@@ -37,7 +37,7 @@ pub(super) fn horizontal(
     let ticks = scale.ticks(tick_count(panel.right - panel.left, 6));
     // Labels that would touch are left out, grid lines stay.
     let mut free = f64::NEG_INFINITY;
-    for (tick, label) in ticks.iter().zip(labels(unit, &ticks, scale.is_log())) {
+    for (tick, label) in ticks.iter().zip(labels(unit, &ticks, !scale.is_even())) {
         let x = scale.at(*tick);
         drawing.line([x, panel.top], [x, panel.bottom], "grid");
         let half = text_width(&label, SMALL) / 2.0;
@@ -70,7 +70,7 @@ pub(super) fn horizontal(
 pub(super) fn vertical(drawing: &mut Drawing, panel: Panel, scale: Scale, unit: Unit, title: &str) {
     let ticks = scale.ticks(5);
     let mut free = f64::INFINITY;
-    for (tick, label) in ticks.iter().zip(labels(unit, &ticks, scale.is_log())) {
+    for (tick, label) in ticks.iter().zip(labels(unit, &ticks, !scale.is_even())) {
         let y = scale.at(*tick);
         drawing.line([panel.left, y], [panel.right, y], "grid");
         if y < free {
@@ -85,7 +85,7 @@ pub(super) fn vertical(drawing: &mut Drawing, panel: Panel, scale: Scale, unit: 
 /// The room that the labels of a vertical axis need.
 pub(super) fn gutter(scale: Scale, unit: Unit) -> f64 {
     let ticks = scale.ticks(5);
-    labels(unit, &ticks, scale.is_log())
+    labels(unit, &ticks, !scale.is_even())
         .iter()
         .map(|label| text_width(label, SMALL))
         .fold(0.0, f64::max)

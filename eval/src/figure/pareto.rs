@@ -215,7 +215,7 @@ impl Plot for Pareto {
                 .into_iter()
                 .flatten()
         });
-        let y = Scale::fitting(values, [bottom, top], 30.0);
+        let y = Scale::uneven(values, [bottom, top], 8.0);
         let panel = Panel {
             left: gutter(y, self.unit),
             right: width - 14.0,
@@ -224,10 +224,7 @@ impl Plot for Pareto {
         };
         let bytes = self.points.iter().map(|point| point.bytes as f64);
         let x = Scale::fitting(bytes, [panel.left + 8.0, panel.right], 30.0);
-        let heading = match y.is_log() {
-            true => format!("{} (logarithmic)", self.metric),
-            false => self.metric.clone(),
-        };
+        let heading = format!("{}{}", self.metric, y.note());
         vertical(&mut drawing, panel, y, self.unit, &heading);
         horizontal(&mut drawing, panel, x, Unit::Bytes, "bytes of weights");
         drawing.path(&Self::steps(&self.front(), x, y), "dash strong-line");

@@ -7,7 +7,18 @@ pub(super) struct Scale {
     high: f64,
     from: f64,
     to: f64,
-    log: bool,
+    kind: Kind,
+}
+
+/// What distances on a scale mean.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Kind {
+    /// Differences.
+    Linear,
+    /// Ratios.
+    Log,
+    /// Differences below this magnitude, ratios far above it: arsinh(x/t).
+    Stretched(f64),
 }
 
 impl Scale {
@@ -25,7 +36,7 @@ impl Scale {
             high: high + room(high),
             from,
             to,
-            log: false,
+            kind: Kind::Linear,
         }
     }
 
@@ -38,7 +49,7 @@ impl Scale {
             high: high * room,
             from,
             to,
-            log: true,
+            kind: Kind::Log,
         }
     }
 
@@ -57,29 +68,97 @@ impl Scale {
         }
     }
 
+    /// A linear scale, or where most values are tiny beside the largest one that
+    /// is stretched near zero. Values may have either sign.
+    pub(super) fn uneven(
+        values: impl IntoIterator<Item = f64> + Clone,
+        range: [f64; 2],
+        factor: f64,
+    ) -> Self {
+        let linear = Self::linear(values.clone(), range);
+        let sizes = values.into_iter().map(f64::abs);
+        let mut sizes: Vec<f64> = sizes.filter(|size| *size > 0.0).collect();
+        sizes.sort_by(f64::total_cmp);
+        let (Some(&median), Some(&most)) = (sizes.get(sizes.len() / 2), sizes.last()) else {
+            return linear;
+        };
+        if most <= factor * median || median < most * 1e-9 {
+            return linear;
+        }
+        Self {
+            kind: Kind::Stretched(median / 4.0),
+            ..linear
+        }
+    }
+
     /// Where a value is; values outside are at the ends.
     pub(super) fn at(&self, value: f64) -> f64 {
-        let share = if self.log {
-            (value.max(self.low) / self.low).ln() / (self.high / self.low).ln()
-        } else {
-            (value - self.low) / (self.high - self.low)
+        let share = match self.kind {
+            Kind::Linear => (value - self.low) / (self.high - self.low),
+            Kind::Log => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),
+            Kind::Stretched(unit) => {
+                let [value, low, high] = [value, self.low, self.high].map(|x| (x / unit).asinh());
+                (value - low) / (high - low)
+            }
         };
         self.from + share.clamp(0.0, 1.0) * (self.to - self.from)
     }
 
     /// Whether distances are ratios.
     pub(super) fn is_log(&self) -> bool {
-        self.log
+        self.kind == Kind::Log
+    }
+
+    /// Whether every tick needs digits of its own.
+    pub(super) fn is_even(&self) -> bool {
+        self.kind == Kind::Linear
+    }
+
+    /// What a heading says of the scale, if anything.
+    pub(super) fn note(&self) -> &'static str {
+        match self.kind {
+            Kind::Linear => "",
+            Kind::Log => " (logarithmic)",
+            Kind::Stretched(_) => " (stretched near 0)",
+        }
     }
 
     /// Round values on the scale, ascending, about `count` of them.
     pub(super) fn ticks(&self, count: usize) -> Vec<f64> {
-        if !self.log {
-            let step = step(self.low, self.high, count);
-            let first = (self.low / step - 1e-9).ceil() as i64;
-            let last = (self.high / step + 1e-9).floor() as i64;
-            return (first..=last).map(|n| n as f64 * step).collect();
+        match self.kind {
+            Kind::Linear => {
+                let step = step(self.low, self.high, count);
+                let first = (self.low / step - 1e-9).ceil() as i64;
+                let last = (self.high / step + 1e-9).floor() as i64;
+                (first..=last).map(|n| n as f64 * step).collect()
+            }
+            Kind::Log => self.decades(count),
+            Kind::Stretched(unit) => self.stretched_ticks(unit),
         }
+    }
+
+    /// Zero, and powers of ten from `unit` up, with 2 and 5 times them if they
+    /// are few.
+    fn stretched_ticks(&self, unit: f64) -> Vec<f64> {
+        let most = self.high.max(-self.low);
+        let powers = unit.log10().floor() as i32..=most.log10().ceil() as i32;
+        let mantissas = match most / unit {
+            ..1e3 => &[1.0, 2.0, 5.0][..],
+            _ => &[1.0],
+        };
+        let sizes = powers.flat_map(|power| mantissas.iter().map(move |m| m * 10f64.powi(power)));
+        let mut ticks: Vec<f64> = sizes
+            .filter(|size| *size >= unit)
+            .flat_map(|size| [-size, size])
+            .chain([0.0])
+            .filter(|tick| (self.low..=self.high).contains(tick))
+            .collect();
+        ticks.sort_by(f64::total_cmp);
+        ticks
+    }
+
+    /// Ticks of a logarithmic scale.
+    fn decades(&self, count: usize) -> Vec<f64> {
         let inside = |mantissas: &[f64]| -> Vec<f64> {
             let (first, last) = (self.low.log10().floor(), self.high.log10().ceil());
             (first as i32..=last as i32)
@@ -162,21 +241,40 @@ mod tests {
         assert!(ticks(20.0, 21.0).len() >= 2);
     }
 
+    #[test]
+    fn what_most_values_are_is_told_apart_beside_an_outlier() {
+        let values = [0.0, 0.01, 0.05, 0.06, 0.12, 2.6];
+        let scale = Scale::uneven(values, [0.0, 100.0], 8.0);
+        assert_eq!((scale.at(0.0), scale.note()), (0.0, " (stretched near 0)"));
+        assert!(scale.at(0.12) - scale.at(0.05) > 10.0);
+        let ticks = scale.ticks(5);
+        assert_eq!((ticks[0], ticks.last()), (0.0, Some(&2.0)));
+        assert!(ticks.len() < 14 && ticks.windows(2).all(|pair| pair[0] < pair[1]));
+        let even = Scale::uneven([0.1, 0.2, 0.3], [0.0, 100.0], 8.0);
+        assert!(even.is_even());
+    }
+
     proptest! {
         #[test]
         fn positions_are_finite_and_ordered(
             values in prop::collection::vec(prop_oneof![-1e90..1e90, -1.0..1.0_f64, Just(0.0), 1e-90..1e-80], 1..8),
             count in 1..9_usize,
         ) {
-            let scale = Scale::fitting(values.clone(), [10.0, 200.0], 20.0);
             let mut sorted = values;
             sorted.sort_by(f64::total_cmp);
-            let at: Vec<f64> = sorted.iter().map(|v| scale.at(*v)).collect();
-            prop_assert!(at.iter().all(|x| (10.0..=200.0).contains(x)), "{:?}", at);
-            prop_assert!(at.windows(2).all(|pair| pair[0] <= pair[1]));
-            let ticks = scale.ticks(count);
-            prop_assert!(ticks.iter().all(|t| t.is_finite()));
-            prop_assert!(ticks.len() <= 2 * count.max(2) + 2, "{} ticks", ticks.len());
+            let range = [10.0, 200.0];
+            let scales = [
+                Scale::fitting(sorted.clone(), range, 20.0),
+                Scale::uneven(sorted.clone(), range, 8.0),
+            ];
+            for scale in scales {
+                let at: Vec<f64> = sorted.iter().map(|v| scale.at(*v)).collect();
+                prop_assert!(at.iter().all(|x| (10.0..=200.0).contains(x)), "{:?}", at);
+                prop_assert!(at.windows(2).all(|pair| pair[0] <= pair[1]));
+                let ticks = scale.ticks(count);
+                prop_assert!(ticks.iter().all(|t| t.is_finite()));
+                prop_assert!(ticks.len() <= 2 * count.max(2) + 24, "{} ticks", ticks.len());
+            }
         }
     }
 }

@@ -58,8 +58,8 @@ impl Unit {
     }
 }
 
-/// Labels of ticks, which are `ticks[1] − ticks[0]` apart at least.
-pub(super) fn labels(unit: Unit, ticks: &[f64], is_log: bool) -> Vec<String> {
+/// Labels of ticks, each with its own digits or all with as many.
+pub(super) fn labels(unit: Unit, ticks: &[f64], own_digits: bool) -> Vec<String> {
     let step = ticks
         .windows(2)
         .map(|pair| pair[1] - pair[0])
@@ -67,8 +67,7 @@ pub(super) fn labels(unit: Unit, ticks: &[f64], is_log: bool) -> Vec<String> {
     ticks
         .iter()
         .map(|&tick| {
-            let step = match (is_log, step.is_finite()) {
-                // Every decade has its own digits.
+            let step = match (own_digits, step.is_finite()) {
                 (true, _) => 10f64.powf(tick.abs().log10().floor()),
                 (false, true) => step,
                 (false, false) => tick.abs() / 10.0,
