@@ -1,7 +1,8 @@
 //! Any server of the OpenAI completions API: vLLM, llama.cpp, ours.
 //!
 //! Every sequence is one `POST /v1/completions` with a prompt of token ids and
-//! temperature 0, a few at a time. Scores need `echo` with `logprobs`: natural
+//! temperature 0, a few at a time. To generate, a server that refuses ids is
+//! given their text, which it may tokenise otherwise. Scores need `echo` with `logprobs`: natural
 //! logarithms of the prompt's own tokens. One token is generated beside them
 //! and dropped, because some servers refuse to generate none. A token counts as
 //! greedy if none of `top_logprobs` is above it; servers do not tell ties.
@@ -9,12 +10,13 @@
 //! Source: `LocalCompletionsAPI` of `lm_eval/models/openai_completions.py`,
 //! lm-evaluation-harness 0.4.13, which asks the same.
 
+mod pool;
+
 use std::io::Read;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use router_stats::progress::{Progress, Update};
+use router_stats::progress::Progress;
 use serde_json::{json, Value};
 use tokenizers::Tokenizer;
 
@@ -57,6 +59,9 @@ impl HttpOptions {
     }
 }
 
+/// A response, or why there is none.
+type Sent = std::result::Result<ureq::Response, Box<ureq::Error>>;
+
 /// See the module documentation.
 pub struct Http {
     options: HttpOptions,
@@ -64,6 +69,8 @@ pub struct Http {
     agent: ureq::Agent,
     tokenizer: Tokenizer,
     end_of_text: Vec<u32>,
+    /// Whether token ids were refused.
+    text_only: AtomicBool,
 }
 
 impl Http {
@@ -81,20 +88,24 @@ impl Http {
             agent,
             tokenizer,
             end_of_text: end_of_text.to_vec(),
+            text_only: AtomicBool::new(false),
         }
     }
 
-    /// The first choice of the answer to a request.
-    fn ask(&self, mut body: Value) -> Result<Value> {
+    /// Sends a request.
+    fn send(&self, mut body: Value) -> Sent {
         body["model"] = self.options.model.as_str().into();
         body["temperature"] = 0.into();
         let mut request = self.agent.post(&self.endpoint);
         if let Some(key) = &self.options.api_key {
             request = request.set("Authorization", &format!("Bearer {key}"));
         }
-        let response = request
-            .send_json(body)
-            .map_err(|error| self.refused(error))?;
+        request.send_json(body).map_err(Box::new)
+    }
+
+    /// The first choice of the answer to a request.
+    fn choice(&self, sent: Sent) -> Result<Value> {
+        let response = sent.map_err(|error| self.refused(*error))?;
         let text = read(response).map_err(|error| {
             self.unexpected("an answer that can be read", error.to_string(), None)
         })?;
@@ -112,9 +123,9 @@ impl Http {
 
     /// Scores of one sequence.
     fn scores(&self, tokens: &[u32]) -> Result<Vec<TokenScore>> {
-        let choice = self.ask(json!({
+        let choice = self.choice(self.send(json!({
             "prompt": tokens, "max_tokens": 1, "echo": true, "logprobs": 1
-        }))?;
+        })))?;
         let list = |field: &str| {
             let expected = format!(
                 "`logprobs.{field}` of {} tokens and at most one generated",
@@ -161,11 +172,7 @@ impl Http {
                 finish: Finish::Length,
             });
         }
-        let mut body = json!({"prompt": prompt.tokens, "max_tokens": prompt.max_tokens});
-        if !prompt.stop.is_empty() {
-            body["stop"] = prompt.stop.clone().into();
-        }
-        let choice = self.ask(body)?;
+        let choice = self.choice(self.start(prompt)?)?;
         let text = choice["text"].as_str().ok_or_else(|| {
             self.unexpected("a string `text`", shown(&choice["text"].to_string()), None)
         })?;
@@ -190,48 +197,25 @@ impl Http {
         })
     }
 
-    /// Answers to `count` requests, a few under way at once, in order. The
-    /// first error, or a wish to stop, ends it after those under way.
-    fn each<T: Send>(
-        &self,
-        count: usize,
-        progress: &dyn Progress,
-        ask: impl Fn(usize) -> Result<T> + Sync,
-    ) -> Result<Vec<T>> {
-        let next = AtomicUsize::new(0);
-        let (sender, receiver) = mpsc::channel();
-        let mut answers: Vec<Option<T>> = (0..count).map(|_| None).collect();
-        std::thread::scope(|scope| {
-            for _ in 0..self.options.at_once.clamp(1, count.max(1)) {
-                let (sender, next, ask) = (sender.clone(), &next, &ask);
-                scope.spawn(move || loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    // Nobody listens any more after an error.
-                    if index >= count || sender.send((index, ask(index))).is_err() {
-                        break;
-                    }
-                });
+    /// Asks for a continuation, by token ids or by text.
+    fn start(&self, prompt: &Prompt) -> Result<Sent> {
+        let send = |given: Value| {
+            let mut body = json!({"prompt": given, "max_tokens": prompt.max_tokens});
+            if !prompt.stop.is_empty() {
+                body["stop"] = prompt.stop.clone().into();
             }
-            drop(sender);
-            for (done, (index, answer)) in receiver.into_iter().enumerate() {
-                let taken = answer.and_then(|answer| {
-                    answers[index] = Some(answer);
-                    Ok(progress.step(&Update {
-                        stage: "Asking",
-                        detail: &self.options.model,
-                        unit: "requests",
-                        done: done as u64 + 1,
-                        total: count as u64,
-                    })?)
-                });
-                if taken.is_err() {
-                    next.store(count, Ordering::Relaxed);
-                    return taken;
+            self.send(body)
+        };
+        if !self.text_only.load(Ordering::Relaxed) {
+            match send(prompt.tokens.clone().into()) {
+                Err(error) if matches!(*error, ureq::Error::Status(400 | 415 | 422, _)) => {
+                    self.text_only.store(true, Ordering::Relaxed);
                 }
+                sent => return Ok(sent),
             }
-            Ok(())
-        })?;
-        Ok(answers.into_iter().flatten().collect())
+        }
+        let text = self.tokenizer.decode(&prompt.tokens, false);
+        Ok(send(text.map_err(Error::tokenizer)?.into()))
     }
 
     /// What the server, or the way to it, says instead of an answer.
@@ -241,7 +225,13 @@ impl Http {
                 let text = read(response).unwrap_or_default();
                 let message = serde_json::from_str::<Value>(&text)
                     .ok()
-                    .and_then(|body| Some(body["error"]["message"].as_str()?.to_owned()))
+                    .and_then(|body| {
+                        let message = [&body["error"]["message"], &body["message"]];
+                        message
+                            .into_iter()
+                            .find_map(Value::as_str)
+                            .map(str::to_owned)
+                    })
                     .unwrap_or(text);
                 let advice = match status {
                     401 | 403 => Some("give the server's API key"),
@@ -262,6 +252,13 @@ impl Http {
                 transport.to_string(),
                 Some("start the server, or check its address"),
             ),
+        }
+    }
+
+    fn meter<'a>(&'a self, progress: &'a dyn Progress) -> pool::Meter<'a> {
+        pool::Meter {
+            progress,
+            model: &self.options.model,
         }
     }
 
@@ -290,14 +287,16 @@ impl Backend for Http {
         progress: &dyn Progress,
     ) -> Result<Vec<Vec<TokenScore>>> {
         super::at_least(2, sequences.iter())?;
-        self.each(sequences.len(), progress, |index| {
+        let meter = self.meter(progress);
+        pool::each(sequences.len(), self.options.at_once, meter, |index| {
             self.scores(&sequences[index])
         })
     }
 
     fn generate(&mut self, prompts: &[Prompt], progress: &dyn Progress) -> Result<Vec<Generation>> {
         super::at_least(1, prompts.iter().map(|prompt| &prompt.tokens))?;
-        self.each(prompts.len(), progress, |index| {
+        let meter = self.meter(progress);
+        pool::each(prompts.len(), self.options.at_once, meter, |index| {
             self.continuation(&prompts[index])
         })
     }

@@ -6,12 +6,16 @@
 //! once per [`HIDDEN_BYTES`] of hidden states. Short answers of small models
 //! are cheap; long ones of large models belong to an engine.
 
+mod progress;
+
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use router_stats::calibration::Sequences;
 use router_stats::forward::Head;
 use router_stats::progress::{Progress, Update};
 use tokenizers::Tokenizer;
+
+use progress::{Part, Stop};
 
 use super::{before_stop, Backend, Finish, Generation, Prompt, TokenScore};
 use crate::distribution::{top, Distribution};
@@ -270,38 +274,6 @@ fn pack(sequences: &[Vec<u32>]) -> Sequences {
         seq_len: sequences.iter().map(Vec::len).max().unwrap_or(0),
         seed: 0,
         hash: String::new(),
-    }
-}
-
-/// Reports a part of the work as a part.
-struct Part<'a> {
-    progress: &'a dyn Progress,
-    before: u64,
-    all: u64,
-}
-
-impl Progress for Part<'_> {
-    fn update(&self, update: &Update<'_>) {
-        self.progress.update(&Update {
-            done: self.before + update.done,
-            total: self.all,
-            ..*update
-        });
-    }
-
-    fn cancelled(&self) -> bool {
-        self.progress.cancelled()
-    }
-}
-
-/// Passes on the wish to stop alone.
-struct Stop<'a>(&'a dyn Progress);
-
-impl Progress for Stop<'_> {
-    fn update(&self, _: &Update<'_>) {}
-
-    fn cancelled(&self) -> bool {
-        self.0.cancelled()
     }
 }
 

@@ -125,7 +125,7 @@ mod tests {
             let metrics: BTreeSet<&str> = task.metrics().iter().map(|m| m.name).collect();
             assert_eq!(metrics.len(), task.metrics().len());
             assert!(!metrics.is_empty() && !task.about().is_empty());
-            assert_eq!(kind(task.name()).map(|kind| kind.name()), Some(task.name()));
+            assert_eq!(kind(task.name()).map(Task::name), Some(task.name()));
             assert!(!task.reads(&Value::Null));
         }
         assert!(kind("riddle").is_none());

@@ -30,13 +30,14 @@ pub(super) struct Args {
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
 
-    /// What it costs, from `eval -o`
+    /// What it costs, from `eval -o` or `eval --json`
     #[arg(long, value_name = "FILE")]
     eval: Option<PathBuf>,
 
-    /// What more and less of it costs, from `eval sweep`
+    /// What more and less of it costs, from `eval sweep`; repeat it for more
+    /// files of the same text
     #[arg(long, value_name = "FILE")]
-    sweep: Option<PathBuf>,
+    sweep: Vec<PathBuf>,
 
     /// Folder for an SVG file of each figure; made if it is absent
     #[arg(long, value_name = "DIR")]
@@ -69,7 +70,12 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         stats: source(args.stats.as_deref(), |path| Stats::read(path))?,
         plan: source(args.plan.as_deref(), |path| plan::read(path))?,
         eval: source(args.eval.as_deref(), Report::read)?,
-        sweep: source(args.sweep.as_deref(), Sweep::read)?,
+        sweeps: args
+            .sweep
+            .iter()
+            .map(|path| source(Some(path.as_path()), Sweep::read))
+            .filter_map(Result::transpose)
+            .collect::<Result<_, _>>()?,
         counted: None,
         command: args.command(given),
     };
@@ -149,7 +155,9 @@ impl Args {
         flag("--stats", path(&self.stats));
         flag("--plan", path(&self.plan));
         flag("--eval", path(&self.eval));
-        flag("--sweep", path(&self.sweep));
+        for sweep in &self.sweep {
+            flag("--sweep", Some(sweep.display().to_string()));
+        }
         flag("--figures", path(&self.figures));
         flag("-m", self.model.model_id.clone());
         flag("--hf-revision", self.model.hf_revision.clone());

@@ -11,7 +11,7 @@ pub use chunks::Chunks;
 use super::{texts, Calibration, Model, Reporter};
 use crate::format;
 use crate::plan::{self, PlanOptions};
-use crate::stability::{self, Rounds, Stability, CHUNKS, DRAWS};
+use crate::stability::{self, Rounds, Stability, DRAWS};
 use crate::Result;
 
 /// When to stop calibrating, and where to keep what is finished.
@@ -53,17 +53,13 @@ pub fn until_stable(
 ) -> Result<Settled> {
     let sequences = texts::sequences(corpus, model, &calibration.pack())?;
     let rounds = Rounds::new(&sequences, calibration.tokens);
-    // Parts of equal size, at most twice CHUNKS of them.
     let mut parts: Vec<Stats> = Vec::new();
     let mut round = 0;
     loop {
         let new = rounds.chunks(round);
-        if parts.len() > CHUNKS {
-            parts = in_pairs(parts)?;
-        }
-        for stats in run(model, &sequences, &new, round, calibration, until, reporter)? {
-            parts.push(stability::without_unread(stats));
-        }
+        let new = run(model, &sequences, &new, round, calibration, until, reporter)?;
+        let new = new.into_iter().map(stability::without_unread).collect();
+        parts = stability::add_round(parts, new)?;
         let all = Parts::new(parts)?;
         let stability = resampled(model, &all, until.plan, reporter)?;
         let domains = &all.provenance().domains;
@@ -171,17 +167,6 @@ fn run(
     Ok(finished)
 }
 
-/// Neighbours joined.
-fn in_pairs(parts: Vec<Stats>) -> Result<Vec<Stats>> {
-    let mut parts = parts.into_iter();
-    let mut joined = Vec::new();
-    while let Some(first) = parts.next() {
-        let pair = std::iter::once(first).chain(parts.next()).collect();
-        joined.push(Parts::new(pair)?.together());
-    }
-    Ok(joined)
-}
-
 /// The progress of one chunk as that of its round.
 struct InRound<'a> {
     inner: &'a dyn Reporter,
@@ -204,30 +189,5 @@ impl Progress for InRound<'_> {
 
     fn cancelled(&self) -> bool {
         self.inner.cancelled()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::plan::fixture;
-
-    #[test]
-    fn neighbours_are_joined_and_an_odd_one_stays() {
-        let part = |index: usize| {
-            let mut stats = fixture::stats("f");
-            stats.provenance.corpus = index.to_string();
-            stats
-        };
-        let joined = in_pairs((0..5).map(part).collect()).unwrap();
-        let tokens: Vec<u64> = joined
-            .iter()
-            .map(|stats| stats.provenance.domains[0].tokens)
-            .collect();
-        assert_eq!(tokens, [200, 200, 100]);
-        let count = |stats: &Stats| stats.tables["routing.count"].values.clone();
-        let doubled: Vec<f64> = count(&part(0)).iter().map(|count| count * 2.0).collect();
-        assert_eq!(count(&joined[0]), doubled);
-        assert_eq!(joined[2], part(4));
     }
 }

@@ -5,6 +5,7 @@
 //! [`prune_eval::figure`] and [`prune_eval::page`]; nothing is measured here
 //! but, if asked for, [the load of experts](count).
 
+mod commands;
 mod cost;
 mod count;
 mod provenance;
@@ -21,8 +22,8 @@ use prune_eval::page::{Page, Part, Section};
 use prune_eval::{Report, Sweep};
 use router_stats::stats::Stats;
 
+pub(crate) use commands::command;
 pub use count::{count, Counted};
-pub(crate) use provenance::command;
 
 use crate::plan::Plan;
 use crate::{Error, Result};
@@ -45,8 +46,8 @@ pub struct Inputs {
     pub plan: Option<Source<Plan>>,
     /// What it costs.
     pub eval: Option<Source<Report>>,
-    /// What more and less of it costs.
-    pub sweep: Option<Source<Sweep>>,
+    /// What more and less of it costs, all on one text.
+    pub sweeps: Vec<Source<Sweep>>,
     /// Routing load before and after.
     pub counted: Option<Counted>,
     /// The command that makes this report.
@@ -104,7 +105,7 @@ impl Inputs {
                 model.fingerprint.as_str(),
             )
         });
-        let sweep = self.sweep.as_ref().map(|source| {
+        let sweeps = self.sweeps.iter().map(|source| {
             let model = &source.content.header.base.reference;
             (
                 &source.path,
@@ -112,7 +113,11 @@ impl Inputs {
                 model.fingerprint.as_str(),
             )
         });
-        [plan, stats, eval, sweep].into_iter().flatten().collect()
+        [plan, stats, eval]
+            .into_iter()
+            .flatten()
+            .chain(sweeps)
+            .collect()
     }
 
     /// Weights of the domains for what is derived from statistics: the plan's,
@@ -137,8 +142,34 @@ impl Inputs {
         self.eval.as_ref().map(|source| &source.content)
     }
 
-    fn sweep(&self) -> Option<&Sweep> {
-        self.sweep.as_ref().map(|source| &source.content)
+    /// All sweeps as one.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if their settings differ, so that their numbers cannot
+    /// be compared.
+    fn sweep(&self) -> Result<Option<Sweep>> {
+        let mut sources = self.sweeps.iter();
+        let Some(first) = sources.next() else {
+            return Ok(None);
+        };
+        let mut all = first.content.clone();
+        for source in sources {
+            let (ours, theirs) = (&all.header.settings, &source.content.header.settings);
+            let mut names = ours.keys().chain(theirs.keys());
+            if let Some(name) = names.find(|name| ours.get(*name) != theirs.get(*name)) {
+                return Err(Error::Option {
+                    option: "--sweep",
+                    expected: format!("files of the same {name} as {}", first.path.display()),
+                    found: format!("another in {}", source.path.display()),
+                });
+            }
+            for line in &source.content.lines {
+                if all.at(&line.point).is_none() {
+                    all.lines.push(line.clone());
+                }
+            }
+        }
+        Ok(Some(all))
     }
 }
 

@@ -24,7 +24,7 @@ const ORIGINAL: &str = "original";
 pub(super) fn section(inputs: &Inputs) -> Result<Option<Section>> {
     const TITLE: &str = "Quality against size";
     let mut parts = Vec::new();
-    let Some(sweep) = inputs.sweep() else {
+    let Some(sweep) = &inputs.sweep()? else {
         if let Some(plot) = inputs.eval().and_then(|report| evaluated(inputs, report)) {
             parts.push(figure(&plot)?);
         }
@@ -122,6 +122,10 @@ fn swept(sweep: &Sweep, summary: &Summary) -> Option<Pareto> {
             .point
             .label(&[axis::CALIBRATE_ON, axis::LAYER_CRITERION]);
         let change = cell.all.get(CHANGE)?;
+        // A point at which nothing goes is the original.
+        if name.is_empty() {
+            return None;
+        }
         Some(point(&name, &series(&cell.point), cell.size.bytes, change))
     }));
     (points.len() > 1).then(|| pareto(points, summary.confidence))

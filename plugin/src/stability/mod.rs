@@ -10,16 +10,17 @@
 
 mod draw;
 mod measure;
+mod rounds;
 #[cfg(test)]
 mod tests;
-
-mod rounds;
+mod units;
 
 use router_stats::observer::{expert, routing};
 use router_stats::stats::{Parts, Stats};
 
 pub use measure::{jaccard, ExpertStability, LayerStability, Stability};
 pub use rounds::{Rounds, CHUNKS};
+pub use units::add_round;
 
 use crate::plan::{LayerPlan, PlanOptions};
 use crate::{Error, Result};

@@ -7,12 +7,16 @@
 //!
 //! A block is 32 or 256 consecutive values of a row-major matrix that share
 //! scales. Where rows are whole blocks, as in published models, these are the
-//! very blocks that mistral.rs stores under in-situ quantisation: it calls the
-//! same functions of candle, without importance weights. Where rows are not,
-//! blocks here run over the ends of rows, while mistral.rs falls back to a type
-//! with smaller blocks or leaves the matrix alone. It also quantises the head,
-//! a tied one included, and Mixtral's router, which here stay as they are; and
-//! its CPU kernels round activations to 8 bits, which here stay f32.
+//! very blocks that mistral.rs makes in situ: it calls the same functions of
+//! candle, without importance weights. It differs from what is done here in
+//! other ways:
+//!
+//! * where rows are not whole blocks, blocks here run over the ends of rows;
+//!   mistral.rs takes a type with smaller blocks or leaves the matrix alone;
+//! * it also quantises the head, of a tied one a copy, and Mixtral's router;
+//! * it passes over experts that are stacked in one tensor (0.8.1), so that of
+//!   a checkpoint in that layout only attention and dense MLPs are quantised;
+//! * its CPU kernels round activations to 8 bits, which here stay f32.
 
 use std::fmt;
 use std::str::FromStr;

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use router_stats::progress::Silent;
@@ -183,8 +184,44 @@ fn generations_end_at_stop_strings() {
 }
 
 #[test]
+fn a_server_that_refuses_token_ids_is_given_text() {
+    let ids = Arc::new(AtomicUsize::new(0));
+    let refused = ids.clone();
+    let url = serve(move |asked| match asked.body["prompt"].as_str() {
+        None => {
+            refused.fetch_add(1, Ordering::Relaxed);
+            (422, "prompt: expected a string".to_owned())
+        }
+        Some(prompt) => {
+            let answer = json!({"choices": [{"text": prompt, "finish_reason": "stop"}]});
+            (200, answer.to_string())
+        }
+    });
+    let tokens = |text: &str| {
+        let encoding = tokenizer().encode_fast(text, false).unwrap();
+        encoding.get_ids().to_vec()
+    };
+    let texts = ["<|end|>a b\nxy", " 2 + 2 ="];
+    let prompts = texts.map(|text| Prompt {
+        tokens: tokens(text),
+        stop: Vec::new(),
+        max_tokens: 4,
+    });
+    let mut options = HttpOptions::new(url, "small");
+    options.at_once = 1;
+    let mut http = Http::new(options, tokenizer(), &[END]);
+    for (found, text) in http.generate(&prompts, &Silent).unwrap().iter().zip(texts) {
+        assert_eq!((found.text.as_str(), found.finish), (text, Finish::Stop));
+        assert_eq!(found.tokens, tokens(text).len());
+    }
+    assert_eq!(ids.load(Ordering::Relaxed), 1, "asked once");
+}
+
+#[test]
 fn refusals_say_what_to_do() {
     let message = json!({"error": {"message": "no\nway"}}).to_string();
+    let error = error_of(|_| (503, json!({"message": "busy"}).to_string()));
+    assert!(error.to_string().contains("found 503: busy"), "{error}");
     for (status, advice) in [
         (401, Some("API key")),
         (404, Some("/v1/models")),

@@ -126,8 +126,7 @@ fn stop_strings_and_end_of_text_end_it() {
     let (at, stop) = whole
         .text
         .char_indices()
-        .filter(|&(at, c)| at > 0 && !c.is_whitespace() && whole.text.find(c) == Some(at))
-        .last()
+        .rfind(|&(at, c)| at > 0 && !c.is_whitespace() && whole.text.find(c) == Some(at))
         .unwrap();
     let stopped = free
         .generate(
