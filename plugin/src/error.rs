@@ -180,15 +180,15 @@ pub enum Error {
         /// The first file.
         first: PathBuf,
         /// Name of its model.
-        name: String,
+        name: Box<str>,
         /// Fingerprint of its model.
-        fingerprint: String,
+        fingerprint: Box<str>,
         /// The first file of another model.
         second: PathBuf,
         /// Name of that model.
-        other_name: String,
+        other_name: Box<str>,
         /// Fingerprint of that model.
-        other: String,
+        other: Box<str>,
     },
     /// A file is not a plan.
     #[error("{}: not a plan: {source}", path.display())]

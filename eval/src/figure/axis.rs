@@ -140,7 +140,7 @@ pub(super) fn legend(drawing: &mut Drawing, top: f64, entries: &[(Key<'_>, Strin
 /// Class of the filled marks of a series; after all shapes were used once,
 /// marks are open.
 pub(super) fn class_of_series(series: usize) -> String {
-    if (series / SERIES) % 2 == 0 {
+    if (series / SERIES).is_multiple_of(2) {
         format!("s{}", series % SERIES)
     } else {
         format!("o{}", series % SERIES)

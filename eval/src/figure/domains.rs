@@ -167,7 +167,7 @@ impl Plot for Domains {
                     self.unit.estimate(bar.value, bar.interval())
                 );
                 drawing.hinted(&hint, |drawing| {
-                    draw_bar(drawing, bar, scale, middle, index)
+                    draw_bar(drawing, bar, scale, middle, index);
                 });
                 drawing.text(
                     [width - numbers - 4.0, middle + 4.0],

@@ -73,11 +73,11 @@ impl Inputs {
             None => Ok((name, fingerprint)),
             Some((second, other_name, other)) => Err(Error::MixedModels {
                 first: first.clone(),
-                name: name.to_owned(),
-                fingerprint: fingerprint.to_owned(),
+                name: name.into(),
+                fingerprint: fingerprint.into(),
                 second: second.clone(),
-                other_name: other_name.to_owned(),
-                other: other.to_owned(),
+                other_name: other_name.into(),
+                other: other.into(),
             }),
         }
     }

@@ -93,10 +93,10 @@ pub(super) fn made(
 }
 
 /// The names asked for, which `all` stands for.
-pub(super) fn named<'a>(
-    asked: &'a [String],
+pub(super) fn named(
+    asked: &[String],
     all: impl Iterator<Item = &'static str>,
-) -> Vec<&'a str> {
+) -> Vec<&str> {
     if asked.iter().any(|name| name == ALL) {
         all.collect()
     } else {
