@@ -89,7 +89,11 @@ fn a_file_is_shown_again_extended_and_kept_from_other_settings() {
     assert!(!again.stderr.contains("Sweeping"), "{}", again.stderr);
 
     let more = ["--prune-experts", "0,0.5", "--drop-layers", "0,1"];
-    let more = [&more[..], &["--quantize", "none,q8_0", "--seeds", "2", "--json"]].concat();
+    let more = [
+        &more[..],
+        &["--quantize", "none,q8_0", "--seeds", "2", "--json"],
+    ]
+    .concat();
     let summary = workshop.succeed(&sweep(&text, &output, &more)).json();
     // Weights rounded alone; half of the experts, a layer, and both, as they
     // are and rounded.
@@ -114,5 +118,8 @@ fn a_file_is_shown_again_extended_and_kept_from_other_settings() {
     let plan = workshop.arg("no.jsonl");
     fs::write(&plan, "{\"version\": 2}\n").unwrap();
     let foreign = workshop.run(&sweep(&text, &plan, &half));
-    foreign.expect_failure(1, &["line 1: expected `sweep`", "nothing was changed in it"]);
+    foreign.expect_failure(
+        1,
+        &["line 1: expected `sweep`", "nothing was changed in it"],
+    );
 }

@@ -93,10 +93,7 @@ pub(super) fn made(
 }
 
 /// The names asked for, which `all` stands for.
-pub(super) fn named(
-    asked: &[String],
-    all: impl Iterator<Item = &'static str>,
-) -> Vec<&str> {
+pub(super) fn named(asked: &[String], all: impl Iterator<Item = &'static str>) -> Vec<&str> {
     if asked.iter().any(|name| name == ALL) {
         all.collect()
     } else {
