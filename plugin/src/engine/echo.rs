@@ -44,6 +44,14 @@ pub(super) struct Echo {
     scores: bool,
 }
 
+/// Why there is no echo.
+enum Problem {
+    /// The request cannot be answered.
+    Refused(Refusal),
+    /// There is no such model, or the engine failed.
+    Failed(String),
+}
+
 /// A request that cannot be answered.
 #[derive(Debug, PartialEq)]
 struct Refusal {
@@ -67,21 +75,17 @@ impl Echo {
         })
     }
 
-    async fn complete(&self, asked: Asked) -> Result<Value, Response> {
-        if let Err(error) = validate_model_name(&asked.model, self.engine.clone()) {
-            // As the engine's own routes say it.
-            let message = json!({ "message": error.to_string() });
-            return Err((StatusCode::INTERNAL_SERVER_ERROR, Json(message)).into_response());
-        }
+    async fn complete(&self, asked: Asked) -> Result<Value, Problem> {
+        validate_model_name(&asked.model, self.engine.clone())
+            .map_err(|error| Problem::Failed(error.to_string()))?;
         if !self.scores {
-            return Err(Refusal::no_scores().into_response());
+            return Err(Refusal::no_scores().into());
         }
         let prompts = asked
             .prompts
             .iter()
             .map(|prompt| Tokenised::new(prompt, &self.tokenizer))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(IntoResponse::into_response)?;
+            .collect::<Result<Vec<_>, _>>()?;
         let mut turn = self.turns.alone().await;
         let mut choices = Vec::with_capacity(prompts.len());
         let mut total = 0;
@@ -93,12 +97,11 @@ impl Echo {
             let scored = tokio::spawn(async move { (logits(&engine, &ids).await, turn) });
             let (scored, kept) = scored
                 .await
-                .map_err(|error| failure(Failure::Failed(error.to_string())))?;
+                .map_err(|error| Problem::Failed(error.to_string()))?;
             turn = kept;
             let choice = tokio::task::block_in_place(|| {
-                self.choice(choices.len(), prompt, &scored.map_err(boxed)?, &asked)
-            })
-            .map_err(|response| *response)?;
+                self.choice(choices.len(), prompt, &scored?, &asked)
+            })?;
             choices.push(choice);
         }
         let added = if asked.continues { choices.len() } else { 0 };
@@ -124,18 +127,15 @@ impl Echo {
         prompt: Tokenised,
         logits: &Logits,
         asked: &Asked,
-    ) -> Result<Value, Box<Response>> {
-        let name = |token| {
-            tokens::name(token, &self.tokenizer)
-                .map_err(|refusal| Box::new(refusal.into_response()))
-        };
+    ) -> Result<Value, Problem> {
+        let name = |token| tokens::name(token, &self.tokenizer);
         let Tokenised {
             mut text,
             mut ids,
             mut offsets,
         } = prompt;
         if asked.continues {
-            let last = logits.after(ids.len() - 1).map_err(boxed)?;
+            let last = logits.after(ids.len() - 1)?;
             let token = last.top(1)[0];
             offsets.push(text.chars().count());
             ids.push(token);
@@ -144,7 +144,7 @@ impl Echo {
         let mut token_logprobs = vec![Value::Null];
         let mut top_logprobs = vec![Value::Null];
         for (before, &token) in ids[1..].iter().enumerate() {
-            let successor = logits.after(before).map_err(boxed)?;
+            let successor = logits.after(before)?;
             token_logprobs.push(successor.ln_p(token).into());
             let mut named = Map::new();
             // Names may be shared by tokens; the more probable one has it.
@@ -185,7 +185,7 @@ pub(super) async fn answer(State(echo): State<Echo>, request: Request, next: Nex
         Some(Err(refusal)) => refusal.into_response(),
         Some(Ok(asked)) => match echo.complete(asked).await {
             Ok(answer) => Json(answer).into_response(),
-            Err(response) => response,
+            Err(problem) => problem.into_response(),
         },
     }
 }
@@ -213,22 +213,33 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// [`failure`] for a result that is often none.
-fn boxed(error: Failure) -> Box<Response> {
-    Box::new(failure(error))
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Refused(refusal) => refusal.into_response(),
+            // As the engine's own routes say it.
+            Self::Failed(message) => {
+                let message = json!({ "message": message });
+                (StatusCode::INTERNAL_SERVER_ERROR, Json(message)).into_response()
+            }
+        }
+    }
 }
 
-/// What the engine failed at, or would not do.
-fn failure(failure: Failure) -> Response {
-    match failure {
-        Failure::Refused(message) => Refusal {
-            message,
-            param: None,
-        }
-        .into_response(),
-        Failure::Failed(message) => {
-            let message = json!({ "message": message });
-            (StatusCode::INTERNAL_SERVER_ERROR, Json(message)).into_response()
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Refused(message) => Self::Refused(Refusal {
+                message,
+                param: None,
+            }),
+            Failure::Failed(message) => Self::Failed(message),
         }
     }
 }

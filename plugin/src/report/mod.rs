@@ -72,10 +72,10 @@ impl Inputs {
         match models.find(|(_, _, other)| *other != fingerprint) {
             None => Ok((name, fingerprint)),
             Some((second, other_name, other)) => Err(Error::MixedModels {
-                first: first.as_path().into(),
+                first: first.clone(),
                 name: name.into(),
                 fingerprint: fingerprint.into(),
-                second: second.as_path().into(),
+                second: second.clone(),
                 other_name: other_name.into(),
                 other: other.into(),
             }),
