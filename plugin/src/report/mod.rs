@@ -72,10 +72,10 @@ impl Inputs {
         match models.find(|(_, _, other)| *other != fingerprint) {
             None => Ok((name, fingerprint)),
             Some((second, other_name, other)) => Err(Error::MixedModels {
-                first: first.clone(),
+                first: first.clone().into(),
                 name: name.into(),
                 fingerprint: fingerprint.into(),
-                second: second.clone(),
+                second: second.clone().into(),
                 other_name: other_name.into(),
                 other: other.into(),
             }),
