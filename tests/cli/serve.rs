@@ -278,7 +278,7 @@ fn layers_that_keep_different_counts_are_served() {
     // Quantised when written, not on loading.
     let server = Server::start(&workshop, &[&args[..], &["--isq", "q8_0"]].concat(), None);
     check_routes(&server, "mixtral-mixtral", 4);
-    server.stop();
+    assert!(!server.stop().contains(LEFT_BY_ISQ));
     for (flag, value) in [("--isq", "hqq4"), ("--dtype", "f16")] {
         let serve = [&["serve", "--port", "0"], &args[..], &[flag, value]].concat();
         let refused = workshop.run(&serve);
@@ -289,6 +289,20 @@ fn layers_that_keep_different_counts_are_served() {
             "{}",
             refused.stderr
         );
+    }
+}
+
+/// What is said where the engine would not quantise experts.
+const LEFT_BY_ISQ: &str = "--isq leaves the experts as they are";
+
+#[test]
+fn experts_that_isq_passes_over_are_said() {
+    let workshop = Workshop::new();
+    let model = repository("tests/golden/qwen3_moe");
+    for (isq, said) in [(&[][..], false), (&["--isq", "q4_0"][..], true)] {
+        let args = [&["-m", model.as_str()][..], isq].concat();
+        let server = Server::start(&workshop, &args, None);
+        assert_eq!(server.stop().contains(LEFT_BY_ISQ), said, "{isq:?}");
     }
 }
 

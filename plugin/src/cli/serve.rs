@@ -194,6 +194,9 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
             let whose = if measured { "; the loss above is the model's" } else { "" };
             console.hint(&format!("{caveat}{whose}"));
         }
+        if args.engine.isq.is_some() && server.outcome().stacked {
+            console.hint("--isq leaves the experts as they are: mistral.rs 0.8.1 passes over experts stacked in one tensor; `prune --layout uqff --uqff-weights q4k` quantises them");
+        }
         console.report("Serving", &format!("{id} at http://{address}"));
         console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /v1/models");
         if bundled {

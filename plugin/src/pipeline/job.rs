@@ -7,6 +7,7 @@ use candle_core::Device;
 use prune_eval::Report;
 use router_stats::calibration::Source;
 use router_stats::family::Serving;
+use safetensors::Dtype;
 
 use super::{
     decide, evaluate, measure, within_loss, Calibration, EvaluationOptions, LossLimit, Model,
@@ -68,6 +69,9 @@ pub struct Outcome {
     pub images: bool,
     /// How it is stored, if its layers keep different numbers of experts.
     pub uqff: Option<Uqff>,
+    /// Whether the experts of a layer are one tensor, which the engine's
+    /// quantisation on loading passes over.
+    pub stacked: bool,
     /// What the engine computes otherwise than the model.
     pub caveat: Option<&'static str>,
 }
@@ -194,6 +198,7 @@ impl Job {
                 Layout::Uqff(uqff) => Some(uqff),
                 Layout::Engine | Layout::Hf => None,
             },
+            stacked: layout == Layout::Engine && stacked(&model),
             caveat: caveat(&model),
         })
     }
@@ -246,6 +251,7 @@ impl Job {
             report: super::write::loss(dir),
             images,
             uqff: None,
+            stacked: stacked(model),
             caveat: caveat(model),
         })
     }
@@ -265,6 +271,15 @@ impl Job {
             }),
         }
     }
+}
+
+/// Whether the engine's copy of `model` has its experts in one tensor; those in
+/// fp8 it reads one by one.
+fn stacked(model: &Model) -> bool {
+    let serving = model.family().serving(model.topology());
+    let mut tensors = model.checkpoint().tensors();
+    serving.layout().is_some_and(|layout| layout.stacked)
+        && !tensors.any(|tensor| tensor.dtype == Dtype::F8_E4M3)
 }
 
 /// What the engine computes otherwise than `model`.
