@@ -52,6 +52,11 @@ pub(super) fn horizontal(
             free = middle + half + 4.0;
         }
     }
+    base(drawing, panel, title);
+}
+
+/// Draws the line below the panel and the title of what it measures.
+pub(super) fn base(drawing: &mut Drawing, panel: Panel, title: &str) {
     drawing.line(
         [panel.left, panel.bottom],
         [panel.right, panel.bottom],

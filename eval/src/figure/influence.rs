@@ -1,6 +1,6 @@
 //! How much each layer turns the residual stream, and which layers go.
 
-use super::axis::{gutter, legend, vertical, Key, Panel};
+use super::axis::{base, gutter, legend, vertical, Key, Panel};
 use super::mark::Shape;
 use super::scale::Scale;
 use super::svg::{Anchor, Drawing, Path};
@@ -215,16 +215,6 @@ impl Influence {
                 &layer.layer.to_string(),
             );
         }
-        drawing.line(
-            [panel.left, panel.bottom],
-            [panel.right, panel.bottom],
-            "rule",
-        );
-        drawing.text(
-            [(panel.left + panel.right) / 2.0, panel.bottom + 34.0],
-            Anchor::Middle,
-            "small",
-            "layer",
-        );
+        base(drawing, panel, "layer");
     }
 }

@@ -136,7 +136,7 @@ impl Report {
     }
 
     /// Why a domain, and the mixture with it, has no interval, if one has not.
-    fn without_interval(&self) -> Option<String> {
+    pub(crate) fn without_interval(&self) -> Option<String> {
         let single: Vec<&Domain> = self.domains().filter(|d| d.documents < 2).collect();
         let names: Vec<&str> = single.iter().map(|domain| domain.name.as_str()).collect();
         let mixed = self.domains().count() > 1 && single.iter().any(|domain| domain.weight > 0.0);

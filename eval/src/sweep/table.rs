@@ -72,7 +72,7 @@ impl Sweep {
         let original = original.map_or_else(String::new, |estimate| {
             format::cell(Unit::Perplexity, false, estimate)
         });
-        vec![
+        let mut facts = vec![
             format!(
                 "{} ({}), perplexity {original} on {} tokens of {}",
                 base.reference.name,
@@ -87,7 +87,9 @@ impl Sweep {
                 format::rounded(100.0 * bootstrap.confidence, 1)
             ),
             "*: lowest perplexity of those that remove as much; ≈: not distinguishable from it (paired by seed and text, Holm)".to_owned(),
-        ]
+        ];
+        facts.extend(base.without_interval());
+        facts
     }
 
     /// Different seeds of all points.

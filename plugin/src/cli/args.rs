@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::builder::{PossibleValue, PossibleValuesParser};
 use clap::{ArgGroup, Args};
+use prune_eval::EvalOptions;
 use router_stats::calibration::Source;
 
 use super::progress::Console;
@@ -218,6 +219,18 @@ pub(super) struct EvaluationArgs {
     /// Held-out tokens over all domains
     #[arg(long, default_value_t = EvaluationOptions::default().tokens, value_name = "N")]
     pub(super) eval_tokens: usize,
+}
+
+/// How intervals are made.
+#[derive(Args, Clone)]
+pub(super) struct IntervalArgs {
+    /// Resamples of the bootstrap
+    #[arg(long, default_value_t = EvalOptions::default().resamples, value_name = "N")]
+    pub(super) resamples: usize,
+
+    /// Coverage of the intervals
+    #[arg(long, default_value_t = EvalOptions::default().confidence, value_name = "FRACTION")]
+    pub(super) confidence: f64,
 }
 
 /// Text to evaluate on.

@@ -20,7 +20,7 @@ use router_stats::calibration::Corpus;
 
 use super::args::{
     allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
-    CalibrationArgs, ConstraintArgs, EvaluationArgs, ModelArgs, TextArgs,
+    CalibrationArgs, ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
 };
 use super::given::Given;
 use super::progress::Console;
@@ -93,13 +93,8 @@ pub(super) struct Args {
     #[command(flatten)]
     evaluation: EvaluationArgs,
 
-    /// Resamples of the bootstrap
-    #[arg(long, default_value_t = EvalOptions::default().resamples, value_name = "N")]
-    resamples: usize,
-
-    /// Coverage of the intervals
-    #[arg(long, default_value_t = EvalOptions::default().confidence, value_name = "FRACTION")]
-    confidence: f64,
+    #[command(flatten)]
+    interval: IntervalArgs,
 
     #[command(flatten)]
     calibration: CalibrationArgs,
@@ -206,7 +201,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         report = report.with_tasks(&sets, &outcomes)?;
     }
     if args.speed.speed {
-        report.speed = Some(args.speed.run(&variants, args.confidence, &jobs)?);
+        report.speed = Some(args.speed.run(&variants, args.interval.confidence, &jobs)?);
     }
     console.clear();
     if let Some(path) = &args.output {
@@ -237,8 +232,8 @@ fn of_text(
         seed: args.seed,
         options: EvalOptions {
             batch_tokens: args.calibration.batch_tokens,
-            resamples: args.resamples,
-            confidence: args.confidence,
+            resamples: args.interval.resamples,
+            confidence: args.interval.confidence,
             seed: args.seed,
         },
     };
@@ -266,8 +261,8 @@ fn without_text(args: &Args, variants: &mut Variants<'_>) -> anyhow::Result<Repo
         });
     }
     let bootstrap = Bootstrap {
-        resamples: args.resamples,
-        confidence: args.confidence,
+        resamples: args.interval.resamples,
+        confidence: args.interval.confidence,
         seed: args.seed,
     };
     Ok(Report::of_tasks(reference, models, bootstrap))

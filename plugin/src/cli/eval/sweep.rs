@@ -12,7 +12,7 @@ use super::variants;
 use crate::allocate::ALLOCATORS;
 use crate::cli::args::{
     allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
-    CalibrationArgs, ConstraintArgs, EvaluationArgs, ModelArgs, TextArgs,
+    CalibrationArgs, ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
 };
 use crate::cli::given::Given;
 use crate::cli::{output, Global};
@@ -97,13 +97,8 @@ pub(super) struct Args {
     #[command(flatten)]
     evaluation: EvaluationArgs,
 
-    /// Resamples of the bootstrap
-    #[arg(long, default_value_t = EvalOptions::default().resamples, value_name = "N")]
-    resamples: usize,
-
-    /// Coverage of the intervals
-    #[arg(long, default_value_t = EvalOptions::default().confidence, value_name = "FRACTION")]
-    confidence: f64,
+    #[command(flatten)]
+    interval: IntervalArgs,
 
     #[command(flatten)]
     calibration: CalibrationArgs,
@@ -199,8 +194,8 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         seed: 0,
         options: EvalOptions {
             batch_tokens: args.calibration.batch_tokens,
-            resamples: args.resamples,
-            confidence: args.confidence,
+            resamples: args.interval.resamples,
+            confidence: args.interval.confidence,
             seed: 0,
         },
     };
