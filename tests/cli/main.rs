@@ -10,6 +10,7 @@ mod failure;
 mod families;
 mod program;
 mod report;
+mod search;
 mod serve;
 mod speed;
 mod stable;

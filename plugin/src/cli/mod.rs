@@ -108,8 +108,8 @@ impl Command {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
             Self::Eval(args) => Some(args.interrupted()),
-            Self::Plan(_)
-            | Self::Prune(_)
+            Self::Plan(args) => Some(args.interrupted()),
+            Self::Prune(_)
             | Self::Report(_)
             | Self::Inspect(_)
             | Self::Stats(_)
