@@ -3,8 +3,8 @@
 //! Data flows one way: statistics ([`router_stats`]) become scores
 //! ([`saliency`]), scores become kept counts ([`allocate`], [`layers`]), those
 //! a [`plan`], and the plan a smaller checkpoint ([`surgery`]). [`pipeline`]
-//! strings the steps together and [`cache`]s each of them; [`engine`] serves
-//! the result.
+//! strings the steps together and [`cache`]s each of them; [`engine`] loads the
+//! result and [`server`] puts it behind HTTP.
 //!
 //! This crate owns what to prune, writing it, and everything that names
 //! mistral.rs. It owns no forward pass (`router_stats`) and no metric
@@ -27,6 +27,7 @@ mod registry;
 pub mod report;
 pub mod saliency;
 pub mod search;
+pub mod server;
 pub mod stability;
 pub mod surgery;
 pub mod sweep;

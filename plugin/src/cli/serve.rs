@@ -9,10 +9,9 @@ use prune_eval::{EvalOptions, Report};
 use super::args::{surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs};
 use super::given::Given;
 use super::{inspect, interrupt, Global};
-use crate::engine::{
-    self, ApiKey, EngineOptions, LoaderOptions, ModelDType, PagedAttention, Server,
-};
+use crate::engine::{EngineOptions, LoaderOptions, ModelDType, PagedAttention};
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
+use crate::server::{self, ApiKey, Server};
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -144,7 +143,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     check(&args, given)?;
     let (cache, console) = surroundings(global)?;
     // A port that is taken is known before the long work.
-    let listener = engine::listen(&args.server.host, args.server.port)?;
+    let listener = server::listen(&args.server.host, args.server.port)?;
     let address = listener.local_addr()?;
     let api_key = args
         .server

@@ -4,7 +4,7 @@ use mistralrs_core::{MistralRs, NormalRequest, Request, RequestMessage, Response
 
 /// Why there is no answer.
 #[derive(Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     /// The request cannot be answered.
     Refused(String),
     /// The engine failed.
@@ -13,19 +13,19 @@ pub(super) enum Failure {
 
 impl Failure {
     /// The engine failed in this way.
-    pub(super) fn new(reason: impl std::fmt::Display) -> Self {
+    pub(crate) fn new(reason: impl std::fmt::Display) -> Self {
         let reason = reason.to_string();
         // The rest of a message of several lines is a backtrace.
         Self::Failed(reason.lines().next().unwrap_or_default().to_owned())
     }
 
     /// An answer that is not to this question.
-    pub(super) fn other() -> Self {
+    pub(crate) fn other() -> Self {
         Self::new("an answer to another question")
     }
 
     /// What the engine said.
-    pub(super) fn reason(self) -> String {
+    pub(crate) fn reason(self) -> String {
         match self {
             Self::Refused(reason) | Self::Failed(reason) => reason,
         }
@@ -33,15 +33,15 @@ impl Failure {
 }
 
 /// A request for one answer that does not stream.
-pub(super) struct Question {
+pub(crate) struct Question {
     /// What to continue or to score.
-    pub(super) message: RequestMessage,
+    pub(crate) message: RequestMessage,
     /// How to continue it.
-    pub(super) sampling: SamplingParams,
+    pub(crate) sampling: SamplingParams,
     /// Whether log-probabilities of what is generated are wanted.
-    pub(super) logprobs: bool,
+    pub(crate) logprobs: bool,
     /// Whether logits are wanted in place of a continuation.
-    pub(super) raw_logits: bool,
+    pub(crate) raw_logits: bool,
 }
 
 /// The engine's answer, once the engine has let go of the request: it steps a
@@ -49,7 +49,7 @@ pub(super) struct Question {
 ///
 /// # Errors
 /// [`Failure`]
-pub(super) async fn ask(engine: &MistralRs, question: Question) -> Result<Response, Failure> {
+pub(crate) async fn ask(engine: &MistralRs, question: Question) -> Result<Response, Failure> {
     let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
     let mut request = NormalRequest::new_simple(
         question.message,

@@ -14,15 +14,15 @@ use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
 
 /// A loaded model.
-pub(super) struct Engine {
+pub(crate) struct Engine {
     /// Takes requests; the engine's thread ends with it.
-    pub(super) mistralrs: Arc<MistralRs>,
+    pub(crate) mistralrs: Arc<MistralRs>,
     /// What the model is called.
-    pub(super) id: String,
+    pub(crate) id: String,
     /// What the engine calls it in its answers.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What was loaded.
-    pub(super) outcome: Outcome,
+    pub(crate) outcome: Outcome,
     prefix_cache: bool,
 }
 
@@ -32,7 +32,7 @@ impl Engine {
     ///
     /// # Errors
     /// Those of the job, and of the engine.
-    pub(super) async fn load(job: Job, options: &EngineOptions) -> Result<Self> {
+    pub(crate) async fn load(job: Job, options: &EngineOptions) -> Result<Self> {
         let device = job.device.clone();
         let paged = options.paged_attention.config(&device)?;
         let (revision, token) = (
@@ -93,7 +93,7 @@ impl Engine {
 
     /// Whether it gives the logits of a whole prompt: not of a part whose
     /// key-value cache it kept from another request.
-    pub(super) fn scores(&self) -> bool {
+    pub(crate) fn scores(&self) -> bool {
         !self.prefix_cache
     }
 
@@ -101,7 +101,7 @@ impl Engine {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub(super) fn tokenizer(&self) -> Result<Tokenizer> {
+    pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
         let path = self.outcome.dir.join("tokenizer.json");
         let read = || {
             let mut tokenizer = Tokenizer::from_file(&path)?;

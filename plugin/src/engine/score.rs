@@ -9,7 +9,7 @@ use mistralrs_core::{MistralRs, RequestMessage, Response, SamplingParams};
 use super::ask::{ask, Failure, Question};
 
 /// Logits of all tokens of a prompt, [T, V] in f32.
-pub(super) struct Logits {
+pub(crate) struct Logits {
     values: Vec<f32>,
     vocabulary: usize,
 }
@@ -19,7 +19,7 @@ pub(super) struct Logits {
 ///
 /// # Errors
 /// [`Failure`], also where the logits are of a part of the prompt.
-pub(super) async fn logits(engine: &MistralRs, tokens: &[u32]) -> Result<Logits, Failure> {
+pub(crate) async fn logits(engine: &MistralRs, tokens: &[u32]) -> Result<Logits, Failure> {
     let question = Question {
         message: RequestMessage::CompletionTokens(tokens.to_vec()),
         sampling: SamplingParams::deterministic(),
@@ -50,7 +50,7 @@ impl Logits {
     ///
     /// # Errors
     /// [`Failure::Failed`] if the logits are not finite.
-    pub(super) fn after(&self, index: usize) -> Result<Successor<'_>, Failure> {
+    pub(crate) fn after(&self, index: usize) -> Result<Successor<'_>, Failure> {
         let start = index * self.vocabulary;
         Successor::new(&self.values[start..start + self.vocabulary]).ok_or_else(|| {
             Failure::Failed(format!(
@@ -61,7 +61,7 @@ impl Logits {
 }
 
 /// The distribution of one token given those before it.
-pub(super) struct Successor<'a> {
+pub(crate) struct Successor<'a> {
     /// [V]
     logits: &'a [f32],
     /// ln Σ_v exp z_v
@@ -79,7 +79,7 @@ impl<'a> Successor<'a> {
 
     /// Natural logarithm of a token's probability: z − ln Σ exp z. Of a token
     /// that the model does not have, −∞.
-    pub(super) fn ln_p(&self, token: u32) -> f64 {
+    pub(crate) fn ln_p(&self, token: u32) -> f64 {
         let logit = self.logits.get(token as usize);
         logit.map_or(f64::NEG_INFINITY, |&logit| {
             (f64::from(logit) - self.ln_sum).min(0.0)
@@ -88,7 +88,7 @@ impl<'a> Successor<'a> {
 
     /// The `count` most probable tokens, the most probable first; of equals
     /// the lower id is.
-    pub(super) fn top(&self, count: usize) -> Vec<u32> {
+    pub(crate) fn top(&self, count: usize) -> Vec<u32> {
         let mut top: Vec<usize> = Vec::with_capacity(count + 1);
         for (token, &logit) in self.logits.iter().enumerate() {
             if top.len() == count && top.last().is_none_or(|&last| logit <= self.logits[last]) {

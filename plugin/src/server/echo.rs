@@ -23,10 +23,10 @@ use mistralrs_server_core::util::validate_model_name;
 use serde_json::{json, Map, Value};
 use tokenizers::Tokenizer;
 
-use super::ask::Failure;
-use super::load::Engine;
-use super::score::{logits, Logits};
 use super::turn::Turns;
+use crate::engine::ask::Failure;
+use crate::engine::load::Engine;
+use crate::engine::score::{logits, Logits};
 use crate::Result;
 use request::Asked;
 use tokens::Tokenised;

@@ -1,4 +1,13 @@
 //! The engine behind an OpenAI-compatible HTTP server.
+//!
+//! This file puts the layers together, one file each; what a model says is
+//! [`crate::engine`]'s business.
+
+mod access;
+mod echo;
+mod refusal;
+mod rename;
+mod turn;
 
 use std::future::Future;
 use std::net::TcpListener;
@@ -11,15 +20,15 @@ use mistralrs_core::MistralRs;
 use mistralrs_server_core::mistralrs_server_router_builder::MistralRsServerRouterBuilder;
 use serde_json::{json, Value};
 
-use super::access::{self, ApiKey};
-use super::echo::{self, Echo};
-use super::load::Engine;
-use super::options::EngineOptions;
-use super::refusal;
-use super::rename::{self, Renaming};
-use super::turn::{self, Turns};
+pub use access::ApiKey;
+
+use crate::engine::load::Engine;
+use crate::engine::{self, EngineOptions};
 use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
+use echo::Echo;
+use rename::Renaming;
+use turn::Turns;
 
 /// How long answers may take to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -67,7 +76,7 @@ impl Server {
             .with_allowed_origins(Vec::new())
             .build()
             .await
-            .map_err(super::failed("setting up the routes"))?
+            .map_err(engine::failed("setting up the routes"))?
             .route(
                 "/v1/pruning",
                 get(move || std::future::ready(Json(pruning))),
