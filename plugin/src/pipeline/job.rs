@@ -26,7 +26,7 @@ pub enum Change {
     /// What a plan file says.
     Plan(PathBuf),
     /// What these options make of the statistics.
-    Make(PlanOptions),
+    Make(Box<PlanOptions>),
 }
 
 /// A model and what is to become of it.
@@ -341,11 +341,11 @@ mod tests {
     #[test]
     fn ids_tell_what_was_done() {
         let options = |experts, drop_layers| {
-            Change::Make(PlanOptions {
+            Change::Make(Box::new(PlanOptions {
                 experts,
                 drop_layers,
                 ..PlanOptions::default()
-            })
+            }))
         };
         assert_eq!(id(Change::Nothing), "base");
         assert_eq!(id(Change::Plan("x/half.plan.json".into())), "base-half");
@@ -361,10 +361,10 @@ mod tests {
             "base-reap-keep64-drop2"
         );
         assert_eq!(
-            id(Change::Make(PlanOptions {
+            id(Change::Make(Box::new(PlanOptions {
                 target: Some(SizeTarget::Bytes(12 << 30)),
                 ..PlanOptions::default()
-            })),
+            }))),
             "base-reap-12GiB"
         );
         assert_eq!(

@@ -139,7 +139,8 @@ impl<'a> Choice<'a> {
         fixed: Keep,
     ) -> Result<Space> {
         let (scores, rankings) = self.ranked(weights)?;
-        let (_, seen) = self.seen(&scores, &rankings, Some(budget))?;
+        let budget = Some(budget);
+        let seen = self.seen(&scores, &rankings, budget, &self.even(budget)?)?;
         let open = seen.into_iter().map(|(layer, seen)| Open {
             layer,
             ranking: rankings[layer].clone(),
@@ -161,28 +162,34 @@ impl<'a> Choice<'a> {
         Ok((scores, rankings))
     }
 
-    /// Ranks that an even split keeps of each layer, `[L]`, and the layers whose
-    /// experts are decided about, as allocators see them.
+    /// Ranks that an even split keeps of each layer: `[L]`.
+    fn even(&self, budget: Option<ExpertBudget>) -> Result<Vec<usize>> {
+        let kept = match budget {
+            Some(budget) => budget.per_layer(self.topology)?,
+            None => self.topology.experts(),
+        };
+        let ranks = kept.iter().enumerate();
+        Ok(ranks
+            .map(|(layer, kept)| kept / self.groups(layer))
+            .collect())
+    }
+
+    /// The layers whose experts are decided about, with what allocators see of
+    /// them, `even` being an even split `[L]`.
     fn seen(
         &self,
         scores: &[Vec<f64>],
         rankings: &[Ranking],
         budget: Option<ExpertBudget>,
-    ) -> Result<(Vec<usize>, Vec<(usize, allocate::Layer)>)> {
-        let kept = match budget {
-            Some(budget) => budget.per_layer(self.topology)?,
-            None => self.topology.experts(),
-        };
-        let even: Vec<usize> = (0..kept.len())
-            .map(|layer| kept[layer] / self.groups(layer))
-            .collect();
+        even: &[usize],
+    ) -> Result<Vec<(usize, allocate::Layer)>> {
         let mut seen = Vec::new();
         for (layer, ranking) in rankings.iter().enumerate() {
             let Some(moe) = self.topology.moe(layer).filter(|_| !self.dropped[layer]) else {
                 continue;
             };
             if let Some(budget) = budget {
-                budget.leaves_floor(self.topology, layer, kept[layer])?;
+                budget.leaves_floor(self.topology, layer, even[layer] * self.groups(layer))?;
             }
             let own = allocate::Layer {
                 ranks: (0..ranking.ranks())
@@ -195,7 +202,7 @@ impl<'a> Choice<'a> {
             };
             seen.push((layer, own));
         }
-        Ok((even, seen))
+        Ok(seen)
     }
 
     /// How many ranks of experts each layer keeps: `[L]`.
@@ -205,7 +212,8 @@ impl<'a> Choice<'a> {
         rankings: &[Ranking],
         budget: Option<ExpertBudget>,
     ) -> Result<Vec<usize>> {
-        let (mut ranks, seen) = self.seen(scores, rankings, budget)?;
+        let mut ranks = self.even(budget)?;
+        let seen = self.seen(scores, rankings, budget, &ranks)?;
         let (staying, seen): (Vec<usize>, Vec<allocate::Layer>) = seen.into_iter().unzip();
         // A protected layer may take more than its share, but not all together.
         let over = |cost: fn(&allocate::Layer) -> u64| {

@@ -145,7 +145,7 @@ impl<'a> Policy<'a> {
         let mean = draws.iter().map(|(_, f)| f).sum::<f64>() / count;
         let variance = draws.iter().map(|(_, f)| (f - mean).powi(2)).sum::<f64>() / count;
         // All draws are worth the same: nothing is learnt.
-        if !(variance > 0.0) {
+        if variance <= 0.0 {
             return;
         }
         let deviation = variance.sqrt();
