@@ -106,7 +106,8 @@ impl Command {
     /// calibrating, is wrong.
     fn interrupted(&self) -> Option<&'static str> {
         match self {
-            Self::Serve(_) | Self::Calibrate(_) => None,
+            Self::Serve(args) => args.interrupted(),
+            Self::Calibrate(_) => None,
             Self::Eval(args) => Some(args.interrupted()),
             Self::Plan(args) => Some(args.interrupted()),
             Self::Prune(_)

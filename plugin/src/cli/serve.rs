@@ -138,6 +138,14 @@ enum Mode {
     Off,
 }
 
+impl Args {
+    /// Advice after an interruption where it may have come while searching.
+    pub(super) fn interrupted(&self) -> Option<&'static str> {
+        let searches = self.budget.search.asks();
+        searches.then_some("what is finished is kept; the same command continues")
+    }
+}
+
 /// Runs `serve`.
 pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     check(&args, given)?;
