@@ -8,6 +8,7 @@ mod crash;
 mod echo;
 mod failure;
 mod families;
+mod hub;
 mod program;
 mod report;
 mod serve;

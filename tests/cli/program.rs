@@ -20,16 +20,27 @@ pub(crate) fn repository(path: &str) -> String {
 }
 
 /// A folder for one test, with the cache that its runs use.
-pub(crate) struct Workshop(tempfile::TempDir);
+pub(crate) struct Workshop {
+    dir: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+}
 
 impl Workshop {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Sets a variable for its runs.
+    pub(crate) fn set(&mut self, name: &'static str, value: String) {
+        self.environment.push((name, value));
     }
 
     /// A path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     /// The same, as an argument.
@@ -55,6 +66,7 @@ impl Workshop {
             .env("MISTRALRS_PRUNE_CACHE", self.path("cache"))
             .env_remove("MISTRALRS_PRUNE_API_KEY")
             .env_remove("RUST_LOG")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command
     }

@@ -13,6 +13,8 @@ mod output;
 mod plan;
 mod progress;
 mod prune;
+mod pull;
+mod push;
 mod report;
 mod serve;
 mod stats;
@@ -49,6 +51,10 @@ enum Command {
     Plan(plan::Args),
     /// Write the checkpoint that a plan leaves
     Prune(prune::Args),
+    /// Download a model from the hub
+    Pull(pull::Args),
+    /// Upload a checkpoint to the hub
+    Push(push::Args),
     /// Measure what plans or checkpoints lose on held-out text
     Eval(eval::Args),
     /// Make a page of statistics, a plan and evaluations, to look at
@@ -108,6 +114,8 @@ impl Command {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
             Self::Eval(args) => Some(args.interrupted()),
+            Self::Pull(_) => Some("what was downloaded stays; the same command continues"),
+            Self::Push(_) => Some("nothing was committed; the same command continues"),
             Self::Plan(_)
             | Self::Prune(_)
             | Self::Report(_)
@@ -127,6 +135,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Calibrate(args) => calibrate::execute(&args, given, &global),
         Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
+        Command::Pull(args) => pull::execute(&args, &global),
+        Command::Push(args) => push::execute(&args, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Report(args) => report::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
