@@ -11,6 +11,7 @@ mod families;
 mod hub;
 mod program;
 mod report;
+mod search;
 mod serve;
 mod speed;
 mod stable;

@@ -116,8 +116,8 @@ impl Command {
             Self::Eval(args) => Some(args.interrupted()),
             Self::Pull(_) => Some("what was downloaded stays; the same command continues"),
             Self::Push(_) => Some("nothing was committed; the same command continues"),
-            Self::Plan(_)
-            | Self::Prune(_)
+            Self::Plan(args) => Some(args.interrupted()),
+            Self::Prune(_)
             | Self::Report(_)
             | Self::Inspect(_)
             | Self::Stats(_)

@@ -156,7 +156,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         source: args.model.source(),
         change: match &args.plan {
             Some(path) => Change::Plan(path.clone()),
-            None if args.budget.asks() => Change::Make(args.budget.options(args.seed)),
+            None if args.budget.asks() => Change::Make(Box::new(args.budget.options(args.seed))),
             None => Change::Nothing,
         },
         texts: args.calibration.calibration.clone(),

@@ -14,11 +14,11 @@ use super::size::expert_bytes;
 use super::validate::{validate, Target};
 use super::{
     constraints, Asked, DomainShare, ExpertBudget, Method, Plan, PlanOptions, PlannedFrom,
-    PlannedModel, Size, ValidPlan,
+    PlannedModel, Searched, Size, Space, ValidPlan,
 };
 use crate::check::expect_len;
 use crate::error::{Error, Result};
-use crate::{allocate, layers, saliency};
+use crate::{allocate, layers, saliency, search};
 
 /// Decides which experts and layers go, as [`Planner::plan`] does.
 ///
@@ -113,6 +113,47 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
+    /// What a search may keep in place of what `plan`, which this made, keeps;
+    /// `None` if no expert has to go.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan).
+    pub fn space(&self, plan: &ValidPlan) -> Result<Option<Space>> {
+        let Some(budget) = plan.plan().method.asked.experts else {
+            return Ok(None);
+        };
+        let domains = plan.plan().stats.domains.iter();
+        let weights: Vec<f64> = domains.map(|domain| domain.weight).collect();
+        let space = self.choice.space(&weights, budget, plan.keep().clone())?;
+        Ok(Some(space))
+    }
+
+    /// `plan`, which this made, with other experts in place of those it keeps,
+    /// and what found them.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the model cannot be cut so.
+    pub fn with_experts(
+        &self,
+        plan: &ValidPlan,
+        keep: &Keep,
+        search: Option<Searched>,
+    ) -> Result<ValidPlan> {
+        let mut plan = plan.plan().clone();
+        for (layer, kept) in plan.layers.iter_mut().zip(&keep.experts) {
+            layer.kept.clone_from(kept);
+            layer.removed = (0..layer.scores.len())
+                .filter(|expert| !kept.contains(expert))
+                .collect();
+        }
+        let shares = coverage(self.stats, &plan.layers)?;
+        for (domain, share) in plan.stats.domains.iter_mut().zip(shares) {
+            domain.coverage = share;
+        }
+        plan.method.search = search;
+        validate(plan, "the plan", &self.target)
+    }
+
     fn balanced(&self, budget: Option<ExpertBudget>) -> Result<Vec<f64>> {
         if self.options.balance_domains {
             self.choice.balanced(&self.weights, budget)
@@ -137,6 +178,7 @@ impl<'a> Planner<'a> {
             method: Method {
                 criterion: options.criterion.clone(),
                 allocator: options.allocator.clone(),
+                search: None,
                 layer_criterion: options.layer_criterion.clone(),
                 seed: options.seed,
                 asked: Asked {
@@ -165,6 +207,7 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     saliency::criterion(&options.criterion)?;
     allocate::allocator(&options.allocator)?;
     layers::layer_criterion(&options.layer_criterion)?;
+    check_search(options)?;
     constraints::check(options, topology)?;
     if let Some(budget) = options.drop_layers {
         budget.of(topology.layers())?;
@@ -176,6 +219,26 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     // Layers that are dropped meet no floor, but which they are is not known
     // yet; every layer of the families at hand has the same floor.
     (0..topology.layers()).try_for_each(|layer| budget.leaves_floor(topology, layer, kept[layer]))
+}
+
+/// Fails for a search that no search is, or that has no budget to spend.
+fn check_search(options: &PlanOptions) -> Result<()> {
+    let Some(asked) = &options.search else {
+        return Ok(());
+    };
+    search::search(&asked.name)?;
+    match (options.max_loss, options.experts, options.target) {
+        (None, None, None) | (Some(_), ..) => Err(Error::Option {
+            option: "--search",
+            expected: "a budget of experts to spend, such as --prune-experts 0.5 or --target-size"
+                .to_owned(),
+            found: options.max_loss.map_or_else(
+                || "none".to_owned(),
+                |most| format!("--max-loss {most}, at which every budget would be searched"),
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// One weight per domain of the statistics, with those of `options` in place.

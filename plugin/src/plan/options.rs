@@ -1,5 +1,7 @@
 //! What can be asked of a plan.
 
+use std::time::Duration;
+
 use super::{ExpertBudget, ExpertId, LayerBudget, SizeTarget};
 use crate::{allocate, layers, saliency};
 
@@ -10,6 +12,9 @@ pub struct PlanOptions {
     pub criterion: String,
     /// How many in which layer: a name of [`allocate::ALLOCATORS`].
     pub allocator: String,
+    /// Whether candidates are run to find something better than the allocator's
+    /// split; it takes calibration text: [`searched`](crate::pipeline::searched).
+    pub search: Option<SearchOptions>,
     /// How many experts go; `None` keeps all.
     pub experts: Option<ExpertBudget>,
     /// What the result may weigh; it stands in for [`experts`](Self::experts).
@@ -36,11 +41,23 @@ pub struct PlanOptions {
     pub balance_domains: bool,
 }
 
+/// How a plan is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// A name of [`crate::search::SEARCHES`].
+    pub name: String,
+    /// Tokens of calibration text over all domains to measure candidates on.
+    pub tokens: usize,
+    /// Time for measuring them.
+    pub time: Duration,
+}
+
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
             criterion: saliency::CRITERIA[0].name().to_owned(),
             allocator: allocate::ALLOCATORS[0].name().to_owned(),
+            search: None,
             experts: None,
             target: None,
             max_loss: None,

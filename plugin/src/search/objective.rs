@@ -7,25 +7,12 @@ use prune_eval::{Evaluation, Variant};
 use router_stats::calibration::Sequences;
 use router_stats::family::Keep;
 use router_stats::progress::Progress;
-use serde::{Deserialize, Serialize};
 
 use super::journal::Line;
 use super::progress::OfSearch;
-use super::{Journal, SearchText};
+use super::{Fitness, Journal, SearchText};
 use crate::cache::Key;
 use crate::Result;
-
-/// What a candidate is worth on the text of a search. Domains are mixed by
-/// their weights, as in an evaluation.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Fitness {
-    /// E Σ_v min(p_v, q_v) with p of the original and q of the candidate:
-    /// between 0 and 1, higher is better (EvoESAP, arXiv 2603.06003).
-    pub overlap: f64,
-    /// Mean negative log-likelihood in nats a token, lower is better.
-    pub nll: f64,
-}
 
 /// Measures candidates on calibration text, each once.
 ///

@@ -1,11 +1,13 @@
 //! The objective and its journal, on a golden checkpoint.
 
+mod laws;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use candle_core::Device;
-use router_stats::calibration::{PackOptions, Source};
+use router_stats::calibration::{Corpus, PackOptions, Source};
 use router_stats::family::Keep;
 use router_stats::progress::{Progress, Silent, Update};
 
@@ -18,29 +20,33 @@ fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
 }
 
-/// The golden Mixtral: two layers of four experts, top 2.
-pub(super) fn model() -> Model {
+/// The golden Mixtral: three layers of six experts, top 2.
+fn model() -> Model {
     let dir = repository("tests/golden/mixtral");
     Model::open(&dir, "model".to_owned(), &Device::Cpu).unwrap()
 }
 
-pub(super) fn text(model: &Model) -> SearchText<'_> {
+/// Two domains.
+fn corpus(model: &Model) -> Corpus {
     let source = |domain: &str| Source {
         domain: domain.to_owned(),
         path: repository("models/demo/calibration").join(format!("{domain}.txt")),
         weight: 1.0,
     };
-    let corpus = read(&[source("stories"), source("python")], model).unwrap();
+    read(&[source("stories"), source("python")], model).unwrap()
+}
+
+fn text(model: &Model) -> SearchText<'_> {
     let options = PackOptions {
         seq_len: 32,
         tokens: 128,
         seed: 0,
     };
-    let sequences = sequences(&corpus, model, &options).unwrap();
+    let sequences = sequences(&corpus(model), model, &options).unwrap();
     SearchText::new(&model.forward, sequences, &model.companions)
 }
 
-pub(super) fn objective<'a>(
+fn objective<'a>(
     text: &'a SearchText<'a>,
     cache: &Cache,
     limit: Option<Duration>,

@@ -116,7 +116,7 @@ fn method(plan: &Plan) -> Vec<(&'static str, String)> {
         ("domains", weights.join(", ")),
         ("asked for", inspect::asked(plan)),
         ("criterion", method.criterion.clone()),
-        ("allocation", method.allocator.clone()),
+        ("allocation", method.allocation().to_owned()),
         ("layer criterion", method.layer_criterion.clone()),
         ("seed", method.seed.to_string()),
     ];
