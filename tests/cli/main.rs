@@ -17,3 +17,4 @@ mod steps;
 mod sweep;
 mod tasks;
 mod usage;
+mod variants;

@@ -34,6 +34,9 @@ pub struct PlanOptions {
     /// Whether the weights are only where to begin, to find those under which
     /// the worst domain keeps most of its expert output.
     pub balance_domains: bool,
+    /// Budgets of other plans that this one is to be nested with, as
+    /// [`Planner::nested`](super::Planner::nested) has it.
+    pub nested_with: Vec<ExpertBudget>,
 }
 
 impl Default for PlanOptions {
@@ -51,6 +54,7 @@ impl Default for PlanOptions {
             prune_super_experts: false,
             protect: Vec::new(),
             balance_domains: false,
+            nested_with: Vec::new(),
         }
     }
 }
