@@ -16,5 +16,6 @@ mod stable;
 mod steps;
 mod sweep;
 mod tasks;
+mod traffic;
 mod usage;
 mod variants;

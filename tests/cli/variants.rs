@@ -13,7 +13,7 @@ use crate::program::{repository, Workshop};
 use crate::serve::Server;
 
 /// What makes the demo model's calibration and evaluation quick.
-const QUICK: [&str; 6] = [
+pub(crate) const QUICK: [&str; 6] = [
     "--calibration-tokens",
     "4096",
     "--eval-tokens",
@@ -27,7 +27,7 @@ fn client() -> Client {
     client.build().unwrap()
 }
 
-fn ask(server: &Server, method: Method, path: &str, body: Option<&Value>) -> Response {
+pub(crate) fn ask(server: &Server, method: Method, path: &str, body: Option<&Value>) -> Response {
     let mut request = client().request(method, format!("{}{path}", server.url()));
     if let Some(body) = body {
         request = request.json(body);
@@ -36,18 +36,18 @@ fn ask(server: &Server, method: Method, path: &str, body: Option<&Value>) -> Res
 }
 
 /// The answer, which has this status.
-fn answered(response: Response, status: StatusCode) -> Value {
+pub(crate) fn answered(response: Response, status: StatusCode) -> Value {
     let found = response.status();
     let text = response.text().unwrap();
     assert_eq!(found, status, "{text}");
     serde_json::from_str(&text).unwrap()
 }
 
-fn post(server: &Server, path: &str, body: &Value, status: StatusCode) -> Value {
+pub(crate) fn post(server: &Server, path: &str, body: &Value, status: StatusCode) -> Value {
     answered(ask(server, Method::POST, path, Some(body)), status)
 }
 
-fn chat(model: &str) -> Value {
+pub(crate) fn chat(model: &str) -> Value {
     json!({
         "model": model, "max_tokens": 8, "temperature": 0.0,
         "messages": [{"role": "user", "content": "Tell me a story."}],
@@ -55,7 +55,7 @@ fn chat(model: &str) -> Value {
 }
 
 /// The entries of `/v1/variants` by their ids.
-fn listed(server: &Server) -> Vec<(String, Value)> {
+pub(crate) fn listed(server: &Server) -> Vec<(String, Value)> {
     let list = server.get("/v1/variants");
     assert_eq!(list["object"], "list");
     let entries = list["data"].as_array().unwrap();
@@ -254,14 +254,14 @@ fn only_a_key_or_this_machine_changes_variants() {
 }
 
 /// Clients that ask until they are told to stop.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     clients: Vec<JoinHandle<Vec<String>>>,
 }
 
 impl Load {
     /// Starts clients, every other one of which streams.
-    fn start(server: &Server, clients: usize, models: &'static [&'static str]) -> Self {
+    pub(crate) fn start(server: &Server, clients: usize, models: &'static [&'static str]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let url = format!("{}/v1/chat/completions", server.url());
         let start = |index: usize| {
@@ -286,7 +286,7 @@ impl Load {
     }
 
     /// Which models answered the requests, none of which failed.
-    fn end(self) -> Vec<String> {
+    pub(crate) fn end(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         let clients = self.clients.into_iter();
         clients.flat_map(|client| client.join().unwrap()).collect()

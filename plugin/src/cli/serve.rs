@@ -168,6 +168,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     let variants = VariantOptions {
         changeable: api_key.is_some() || address.ip().is_loopback(),
         beside: changes,
+        sample: args.variants.sample(),
     };
     let job = Job {
         source: args.model.source(),

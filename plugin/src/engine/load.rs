@@ -1,5 +1,6 @@
 //! A model in the engine, ready to be asked.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mistralrs_core::{
@@ -165,15 +166,24 @@ impl Engine {
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        let path = self.outcome.dir.join("tokenizer.json");
-        let read = || {
-            let mut tokenizer = Tokenizer::from_file(&path)?;
-            tokenizer.with_padding(None).with_truncation(None)?;
-            Ok(tokenizer)
-        };
-        read().map_err(|error: tokenizers::Error| {
-            let reason = error.to_string();
-            router_stats::Error::Tokenizer { path, reason }.into()
-        })
+        tokenizer(&self.outcome.dir)
     }
+}
+
+/// The tokenizer of the model in `dir`, which neither cuts text off nor fills
+/// it up.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn tokenizer(dir: &Path) -> Result<Tokenizer> {
+    let path = dir.join("tokenizer.json");
+    let read = || {
+        let mut tokenizer = Tokenizer::from_file(&path)?;
+        tokenizer.with_padding(None).with_truncation(None)?;
+        Ok(tokenizer)
+    };
+    read().map_err(|error: tokenizers::Error| {
+        let reason = error.to_string();
+        router_stats::Error::Tokenizer { path, reason }.into()
+    })
 }

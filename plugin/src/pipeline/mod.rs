@@ -8,6 +8,7 @@
 //! decide     statistics → a plan                cached by statistics and options
 //! evaluate   a plan → what it costs             cached by plan and text
 //! within     a loss → the plan that stays in it  cached by plan and text
+//! replan     a budget and more text → another plan, of which nothing is cached
 //! write      a plan → a checkpoint              cached by plan, tokenizer and layout
 //! job        all of them behind one call
 //! ```
@@ -19,6 +20,7 @@ mod decide;
 mod evaluate;
 mod job;
 mod measure;
+mod replan;
 mod resolve;
 mod stable;
 #[cfg(test)]
@@ -33,6 +35,7 @@ pub use decide::decide;
 pub use evaluate::{evaluate, EvaluationOptions};
 pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
+pub use replan::{replan, Beside};
 pub use resolve::{Model, ModelSource};
 pub(crate) use stable::summary as stability_summary;
 pub use stable::{resampled, until_stable, Chunks, Settled, UntilStable};

@@ -1,6 +1,6 @@
 //! What can be asked of a plan.
 
-use super::{ExpertBudget, ExpertId, LayerBudget, SizeTarget};
+use super::{ExpertBudget, ExpertId, LayerBudget, Plan, SizeTarget};
 use crate::{allocate, layers, saliency};
 
 /// What is asked of a plan. The default keeps everything.
@@ -39,6 +39,31 @@ pub struct PlanOptions {
     pub nested_with: Vec<ExpertBudget>,
 }
 
+impl PlanOptions {
+    /// What `plan` was asked for, to be asked again of other statistics. Its
+    /// domains have the weights that it gave them.
+    pub fn of(plan: &Plan) -> Self {
+        let method = &plan.method;
+        let constraints = &method.constraints;
+        let domains = plan.stats.domains.iter();
+        Self {
+            criterion: method.criterion.clone(),
+            allocator: method.allocator.clone(),
+            experts: method.asked.experts,
+            target: method.asked.target,
+            max_loss: method.asked.max_loss,
+            drop_layers: method.asked.layers,
+            layer_criterion: method.layer_criterion.clone(),
+            seed: method.seed,
+            domain_weights: Some(domains.map(|it| (it.name.clone(), it.weight)).collect()),
+            prune_super_experts: constraints.super_experts.is_none(),
+            protect: constraints.protected.clone(),
+            balance_domains: constraints.balanced_domains,
+            nested_with: Vec::new(),
+        }
+    }
+}
+
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
@@ -62,6 +87,17 @@ impl Default for PlanOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::fixture;
+
+    #[test]
+    fn what_a_plan_was_asked_for_can_be_asked_again() {
+        let plan = fixture::half();
+        let again = PlanOptions::of(plan.plan());
+        assert_eq!(again.experts, plan.plan().method.asked.experts);
+        assert_eq!(again.criterion, plan.plan().method.criterion);
+        let domains = plan.plan().stats.domains.len();
+        assert_eq!(again.domain_weights.map(|it| it.len()), Some(domains));
+    }
 
     #[test]
     fn defaults_are_registered() {

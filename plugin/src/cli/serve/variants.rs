@@ -17,6 +17,11 @@ pub(super) struct VariantArgs {
     /// by `model`; without other budget flags the first is the default
     #[arg(long, value_name = "FRACTION|PLAN|original", value_parser = parse)]
     variant: Vec<Choice>,
+
+    /// Keep a sample of at most N tokens of what clients ask, in memory only,
+    /// for `POST /v1/recalibrate` to plan with
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..))]
+    learn_from_traffic: Option<u32>,
 }
 
 /// One variant.
@@ -28,6 +33,11 @@ enum Choice {
 }
 
 impl VariantArgs {
+    /// Tokens of requests to keep.
+    pub(super) fn sample(&self) -> Option<usize> {
+        self.learn_from_traffic.map(|most| most as usize)
+    }
+
     /// Whether a variant needs statistics.
     pub(super) fn makes(&self) -> bool {
         let made = |choice: &Choice| matches!(choice, Choice::Fraction(_));
@@ -106,6 +116,7 @@ mod tests {
     fn args(variants: &[&str]) -> VariantArgs {
         VariantArgs {
             variant: variants.iter().map(|text| parse(text).unwrap()).collect(),
+            learn_from_traffic: None,
         }
     }
 

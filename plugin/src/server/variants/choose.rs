@@ -12,6 +12,7 @@ use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
+use super::traffic::Sample;
 use super::Variants;
 
 /// Bytes of a request's body; the engine's own limit.
@@ -38,9 +39,17 @@ pub(super) async fn answer(State(variants): State<Arc<Variants>>, request: Reque
     let name = name(&body);
     match variants.table.find(name.as_deref()) {
         Ok(variant) => {
+            let sample = variants.sample.as_ref();
+            let candidate = sample.and_then(|_| Sample::candidate(&parts, &body));
             let body = addressed(body, name.as_deref(), &variant.id);
             let request = Request::from_parts(parts, Body::from(body));
-            variant.answer(request).await
+            let answer = variant.answer(request).await;
+            if let (Some(sample), Some(candidate)) = (sample, candidate) {
+                if answer.status().is_success() {
+                    sample.offer(candidate);
+                }
+            }
+            answer
         }
         Err(problem) => problem.into_response(),
     }

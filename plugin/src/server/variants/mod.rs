@@ -8,6 +8,8 @@
 //! make      a job → a variant
 //! routes    `/v1/models`, `/v1/pruning`, `/v1/variants`
 //! entry     a variant → what the routes say of it
+//! traffic   requests → a sample of them, in memory
+//! recalibrate  the sample → another plan in the place of one
 //! problem   what goes wrong, said as OpenAI clients expect it
 //! ```
 //!
@@ -39,8 +41,10 @@ mod choose;
 mod entry;
 mod make;
 mod problem;
+mod recalibrate;
 mod routes;
 mod table;
+mod traffic;
 mod variant;
 
 use std::sync::Arc;
@@ -53,6 +57,7 @@ use crate::pipeline::{Change, Job, Outcome};
 use crate::{Error, Result};
 use make::Maker;
 use table::Table;
+use traffic::Sample;
 use variant::Origin;
 
 /// Which variants there are at first, and who may change them.
@@ -62,6 +67,9 @@ pub struct VariantOptions {
     pub beside: Vec<Change>,
     /// Whether clients may add and remove variants.
     pub changeable: bool,
+    /// Tokens of requests that are kept in memory to learn from; `None` keeps
+    /// nothing.
+    pub sample: Option<usize>,
 }
 
 /// The variants of one model, and what it takes to make more of them.
@@ -69,6 +77,7 @@ pub(super) struct Variants {
     table: Table,
     maker: Maker,
     changeable: bool,
+    sample: Option<Arc<Sample>>,
 }
 
 impl Variants {
@@ -87,6 +96,9 @@ impl Variants {
         let changes = [&[job.change.clone()][..], &options.beside].concat();
         if changes.len() > 1 {
             engine.paged_attention.leaves_room(&job.device)?;
+        }
+        if options.sample.is_some() {
+            expect_no_traffic(&job)?;
         }
         let maker = Maker::new(job, engine);
         let wanted = named(&maker, changes)?;
@@ -116,12 +128,26 @@ impl Variants {
             what: "loading the model",
             reason: "expected at least one variant, found none".to_owned(),
         })?;
+        let sample = match options.sample {
+            Some(most) => {
+                reporter.report(
+                    "Sampling",
+                    &format!(
+                        "up to {} tokens of requests, in memory only",
+                        format::count(most as u64)
+                    ),
+                );
+                Some(Sample::new(most, &default.outcome.dir)?)
+            }
+            None => None,
+        };
         let table = Table::new(default);
         loaded.for_each(|variant| table.insert(variant));
         Ok(Arc::new(Self {
             table,
             maker,
             changeable: options.changeable,
+            sample,
         }))
     }
 
@@ -136,6 +162,21 @@ impl Variants {
     /// The routes of all variants, and those about them.
     pub(super) fn router(self: Arc<Self>) -> Router {
         routes::router(self)
+    }
+}
+
+/// Fails if the text of `job` has the domain that requests become.
+fn expect_no_traffic(job: &Job) -> Result<()> {
+    match job.texts.iter().find(|it| it.domain == traffic::DOMAIN) {
+        None => Ok(()),
+        Some(text) => Err(Error::Option {
+            option: "--learn-from-traffic",
+            expected: format!(
+                "calibration text of other domains than `{}`",
+                traffic::DOMAIN
+            ),
+            found: text.path.display().to_string(),
+        }),
     }
 }
 

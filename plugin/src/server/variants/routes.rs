@@ -8,13 +8,14 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{json, Value};
 
 use super::add::Wanted;
 use super::problem::Problem;
+use super::recalibrate::Asked;
 use super::table::DEFAULT;
 use super::{choose, entry, Variants};
 
@@ -29,6 +30,7 @@ pub(super) fn router(variants: Arc<Variants>) -> Router {
         .route("/v1/pruning", get(pruning))
         .route("/v1/variants", get(list).post(add))
         .route("/v1/variants/{id}", delete(remove))
+        .route("/v1/recalibrate", post(recalibrate))
         .layer(DefaultBodyLimit::max(MOST_BYTES))
         .fallback(choose::answer)
         .with_state(variants)
@@ -76,7 +78,8 @@ async fn list(State(variants): State<Arc<Variants>>) -> Json<Value> {
     let data: Vec<Value> = entries
         .map(|(place, listed)| entry::entry(listed, place == 0))
         .collect();
-    Json(json!({ "object": "list", "data": data }))
+    let traffic = variants.sample.as_ref().map(|sample| sample.describe());
+    Json(json!({ "object": "list", "data": data, "traffic": traffic }))
 }
 
 async fn add(
@@ -97,6 +100,17 @@ async fn remove(
     let variant = variants.table.remove(&id)?;
     variant.idle().await;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn recalibrate(
+    State(variants): State<Arc<Variants>>,
+    asked: Result<Json<Asked>, JsonRejection>,
+) -> Result<Json<Value>, Problem> {
+    variants.expect_changeable()?;
+    let Json(asked) = asked?;
+    apart(async move { variants.recalibrate(asked).await })
+        .await
+        .map(Json)
 }
 
 /// Runs to the end whether or not the client waits for it.

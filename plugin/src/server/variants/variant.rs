@@ -30,6 +30,8 @@ pub(super) enum Origin {
     Flag,
     /// A plan was given.
     Plan,
+    /// What clients asked went into its plan.
+    Recalibrated,
     /// It is the model as it is.
     Original,
 }
@@ -51,7 +53,9 @@ pub(super) struct Variant {
     pub(super) id: String,
     /// Where it comes from.
     pub(super) origin: Origin,
-    /// What became of the model.
+    /// What was to become of the model.
+    pub(super) change: Change,
+    /// What became of it.
     pub(super) outcome: Outcome,
     /// Bytes of its weights in memory.
     pub(super) bytes: u64,
@@ -68,7 +72,12 @@ impl Variant {
     ///
     /// # Errors
     /// If there is no tokenizer, or the engine refuses to build its routes.
-    pub(super) async fn new(engine: Engine, origin: Origin, bytes: u64) -> Result<Self> {
+    pub(super) async fn new(
+        engine: Engine,
+        change: Change,
+        origin: Origin,
+        bytes: u64,
+    ) -> Result<Self> {
         let turns = Turns::default();
         let echo = Echo::new(&engine, turns.clone())?;
         let mut router = MistralRsServerRouterBuilder::new()
@@ -89,6 +98,7 @@ impl Variant {
         Ok(Self {
             id: engine.id,
             origin,
+            change,
             outcome: engine.outcome,
             bytes,
             created: since.map_or(0, |since| since.as_secs()),
