@@ -26,6 +26,7 @@ pub mod plan;
 mod registry;
 pub mod report;
 pub mod saliency;
+pub mod search;
 pub mod server;
 pub mod stability;
 pub mod surgery;

@@ -276,7 +276,7 @@ fn renamed(line: &Line, wanted: &Wanted, label: String) -> Line {
 
 /// Names what is run.
 fn hash(keep: &Keep, quantization: Option<Quantization>) -> Result<String> {
-    let key = Key::new("variant").with_json(&(&keep.layers, &keep.experts))?;
+    let key = Key::new("variant").with_keep(keep)?;
     let key = key.with(quantization.map_or("", Quantization::name));
     Ok(key.finish())
 }
