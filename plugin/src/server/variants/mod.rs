@@ -34,7 +34,8 @@
 //! reference to it, and every request holds one until its answer is sent; so a
 //! variant that is taken out of the table ends after its last request, by
 //! itself. The one switch that engines share stops all sequences; only a
-//! request that is never sent here sets it.
+//! request that is never sent here sets it. What an engine leaves behind either
+//! way is one thread that sleeps: its logger's does not end.
 
 mod add;
 mod choose;
