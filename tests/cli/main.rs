@@ -18,4 +18,6 @@ mod stable;
 mod steps;
 mod sweep;
 mod tasks;
+mod traffic;
 mod usage;
+mod variants;

@@ -53,6 +53,21 @@ impl PruningLoader {
         }
     }
 
+    /// Calls the model `id`, whatever its job calls it.
+    #[must_use]
+    pub fn named(self, id: String) -> Self {
+        Self { id, ..self }
+    }
+
+    /// Loads `outcome`, which the job has come to already.
+    #[must_use]
+    pub fn done(self, outcome: Outcome) -> Self {
+        Self {
+            outcome: OnceLock::from(outcome),
+            ..self
+        }
+    }
+
     /// What was loaded, once it is.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.get()
@@ -61,16 +76,19 @@ impl PruningLoader {
     /// Prunes the model of `source` unless that was done before, and lets the
     /// engine load the result.
     fn load(&self, source: ModelSource, load: &EngineLoad<'_>) -> anyhow::Result<Loaded> {
-        let outcome = Job {
-            source,
-            ..self.job.clone()
-        }
-        .run()?;
+        let outcome = match self.outcome.get() {
+            Some(done) => done,
+            None => {
+                let job = Job {
+                    source,
+                    ..self.job.clone()
+                };
+                let outcome = job.run()?;
+                self.outcome.get_or_init(|| outcome)
+            }
+        };
         if let Some(uqff) = outcome.uqff {
-            let dir = outcome.dir.clone();
-            // Loading again gives the same outcome.
-            let _ = self.outcome.set(outcome);
-            return self.load_uqff(&dir, uqff, load);
+            return self.load_uqff(&outcome.dir, uqff, load);
         }
         let inner = self.inner(outcome.images)?;
         let paths = paths::local(&outcome.dir)?;
@@ -80,8 +98,6 @@ impl PruningLoader {
             }
             mapper => mapper.clone(),
         };
-        // Loading again gives the same outcome.
-        let _ = self.outcome.set(outcome);
         inner.load_model_from_path(
             &paths,
             load.dtype,
