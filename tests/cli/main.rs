@@ -4,10 +4,12 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod browser;
 mod crash;
 mod echo;
 mod failure;
 mod families;
+mod page;
 mod program;
 mod report;
 mod serve;

@@ -5,6 +5,7 @@
 
 mod access;
 mod echo;
+mod page;
 mod refusal;
 mod rename;
 mod turn;
@@ -94,7 +95,8 @@ impl Server {
             router = router.layer(middleware::from_fn_with_state(key, access::check));
         }
         Ok(Self {
-            router,
+            // The page is for anyone; what it shows it asks for as they do.
+            router: page::routes().fallback_service(router),
             outcome: engine.outcome,
             _engine: engine.mistralrs,
         })
