@@ -9,6 +9,7 @@
 //! (default `$HF_HOME/hub`), `HF_TOKEN` or else the file `$HF_HOME/token` that
 //! `hf auth login` leaves, `HF_ENDPOINT`, `HF_HUB_OFFLINE`.
 
+mod access;
 mod failure;
 mod token;
 
@@ -22,6 +23,7 @@ use hf_hub::{Repo, RepoType};
 use router_stats::progress::{Progress, Update};
 use serde_json::Value;
 
+pub use access::Access;
 pub use failure::Failure;
 pub use token::Token;
 

@@ -5,10 +5,14 @@
 )]
 
 mod browser;
+mod config;
 mod crash;
+mod doctor;
 mod echo;
+mod errors;
 mod failure;
 mod families;
+mod manual;
 mod page;
 mod program;
 mod report;

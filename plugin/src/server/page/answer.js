@@ -114,7 +114,8 @@ export class Answer {
   fail(error) {
     this.failed = true;
     this.body.hidden = !this.text && !this.given;
-    this.body.after(element('p', { className: 'problem', role: 'alert', textContent: error.message }));
+    const advice = error.message.includes('chat template') ? ' The completion mode needs none.' : '';
+    this.body.after(element('p', { className: 'problem', role: 'alert', textContent: error.message + advice }));
   }
 
   // Tokens a second over the last seconds, or null while nothing can be said.
