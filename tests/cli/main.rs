@@ -4,11 +4,17 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod browser;
+mod config;
 mod crash;
+mod doctor;
 mod echo;
+mod errors;
 mod failure;
 mod families;
 mod hub;
+mod manual;
+mod page;
 mod program;
 mod report;
 mod search;

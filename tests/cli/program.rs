@@ -65,7 +65,12 @@ impl Workshop {
             .args(args)
             .env("MISTRALRS_PRUNE_CACHE", self.path("cache"))
             .env_remove("MISTRALRS_PRUNE_API_KEY")
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("MISTRALRS_PRUNE_CONFIG")
             .env_remove("RUST_LOG")
+            .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR_FORCE")
+            .env_remove("COLUMNS")
             .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command
@@ -74,6 +79,19 @@ impl Workshop {
     /// Runs to the end.
     pub(crate) fn run(&self, args: &[&str]) -> Finished {
         Finished::new(self.command(args).output().unwrap())
+    }
+
+    /// Runs to the end with more in its environment.
+    pub(crate) fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Finished {
+        let mut command = self.command(args);
+        Finished::new(command.envs(variables.iter().copied()).output().unwrap())
+    }
+
+    /// Writes the configuration file that its runs read.
+    pub(crate) fn configure(&self, text: &str) {
+        let path = self.path("config/mistralrs-prune/config.toml");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     /// Runs to the end, which must be a good one.

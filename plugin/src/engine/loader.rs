@@ -186,14 +186,7 @@ impl PruningLoader {
 /// The chat template to give the engine with a directory of UQFF, for which it
 /// must be a file and replaces the one that the directory has.
 fn chat_template(dir: &Path, template: Option<String>) -> Result<Option<String>> {
-    let has_one = ["chat_template.jinja", "chat_template.json"]
-        .iter()
-        .any(|name| dir.join(name).is_file())
-        || std::fs::read(dir.join("tokenizer_config.json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
-            .is_some_and(|config| config.get("chat_template").is_some_and(|it| !it.is_null()));
-    match template.filter(|_| !has_one) {
+    match template.filter(|_| !has_chat_template(dir)) {
         Some(literal) if !Path::new(&literal).is_file() => Err(Error::Option {
             option: "--chat-template",
             expected: "a file, where layers keep different numbers of experts".to_owned(),
@@ -201,6 +194,22 @@ fn chat_template(dir: &Path, template: Option<String>) -> Result<Option<String>>
         }),
         template => Ok(template),
     }
+}
+
+/// Whether a checkpoint in `dir` says how turns of a chat are put into words.
+pub fn has_chat_template(dir: &Path) -> bool {
+    let config = || {
+        let text = std::fs::read(dir.join("tokenizer_config.json")).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&text).ok()
+    };
+    ["chat_template.jinja", "chat_template.json"]
+        .iter()
+        .any(|name| dir.join(name).is_file())
+        || config().is_some_and(|config| {
+            config
+                .get("chat_template")
+                .is_some_and(|template| !template.is_null())
+        })
 }
 
 /// What the engine is asked to load with.

@@ -15,13 +15,13 @@
 //! `hf auth login` leaves, `HF_ENDPOINT`, `HF_HUB_OFFLINE`, and the proxy
 //! variables `HTTPS_PROXY`, `HTTP_PROXY` and `ALL_PROXY`.
 
+mod access;
 mod digest;
 mod failure;
 mod listing;
 mod needed;
 mod push;
 mod several;
-mod space;
 mod store;
 mod token;
 mod transfer;
@@ -32,11 +32,12 @@ use std::path::{Path, PathBuf};
 use hf_hub::{Repo, RepoType};
 use router_stats::progress::Progress;
 
+pub use access::Access;
 pub use failure::Failure;
 pub use push::Push;
-pub use space::free;
 pub use token::Token;
 
+use crate::space::Space;
 use crate::{format, Error, Result};
 use listing::{Entry, Listing};
 use needed::CONFIG;
@@ -169,8 +170,8 @@ impl Hub {
             .iter()
             .filter_map(|entry| store.missing(entry))
             .sum();
-        match space::free(self.cache.path()) {
-            Some(free) if free < missing => Err(Failure::Space {
+        match Space::at(self.cache.path()) {
+            Some(Space { free, .. }) if free < missing => Err(Failure::Space {
                 path: self.cache.path().display().to_string(),
                 expected: format::bytes(missing),
                 found: format::bytes(free),

@@ -16,7 +16,7 @@ use url::Url;
 use super::{Failure, Token};
 
 /// Where models are unless `HF_ENDPOINT` says otherwise.
-const ENDPOINT: &str = "https://huggingface.co";
+pub(super) const ENDPOINT: &str = "https://huggingface.co";
 
 const CONNECT: Duration = Duration::from_secs(10);
 

@@ -5,6 +5,7 @@
 
 mod access;
 mod echo;
+mod page;
 mod refusal;
 mod rename;
 mod turn;
@@ -69,7 +70,11 @@ impl Server {
         if let Some(key) = api_key {
             router = router.layer(middleware::from_fn_with_state(key, access::check));
         }
-        Ok(Self { router, variants })
+        Ok(Self {
+            // The page is for anyone; what it shows it asks for as they do.
+            router: page::routes().fallback_service(router),
+            variants,
+        })
     }
 
     /// What is served under which name, the default first.
