@@ -284,7 +284,7 @@ pub enum Error {
         /// Branch, tag or commit.
         revision: String,
         /// Why.
-        failure: crate::hub::Failure,
+        failure: Box<crate::hub::Failure>,
     },
     /// No environment variable says where intermediate files go.
     #[error("no folder for intermediate files: neither XDG_CACHE_HOME nor HOME is set")]

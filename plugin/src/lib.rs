@@ -28,6 +28,7 @@ pub mod report;
 pub mod saliency;
 pub mod search;
 pub mod server;
+mod space;
 pub mod stability;
 pub mod surgery;
 pub mod sweep;

@@ -4,10 +4,17 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod browser;
+mod config;
 mod crash;
+mod doctor;
 mod echo;
+mod errors;
 mod failure;
 mod families;
+mod hub;
+mod manual;
+mod page;
 mod program;
 mod report;
 mod search;
@@ -17,4 +24,6 @@ mod stable;
 mod steps;
 mod sweep;
 mod tasks;
+mod traffic;
 mod usage;
+mod variants;

@@ -22,12 +22,12 @@ pub(super) use search::{searches, SearchArgs, SearchLimits};
 /// Which model, and where it runs.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Directory or hub id (org/name) [default: the bundled demo model]
+    /// Directory or hub id (org/name[@revision]) [default: the bundled demo model]
     #[arg(short, long, visible_alias = "model", value_name = "DIR|ID")]
     pub(super) model_id: Option<String>,
 
     /// Branch, tag or commit on the hub
-    #[arg(long, value_name = "REVISION", requires = "model_id")]
+    #[arg(long, visible_alias = "revision", value_name = "REVISION", requires = "model_id")]
     pub(super) hf_revision: Option<String>,
 
     /// Hub token: `cache`, `none`, `literal:TOKEN`, `env:VARIABLE` or `path:FILE`

@@ -1,5 +1,7 @@
 //! `serve`: prune if need be, then answer requests.
 
+mod variants;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +13,8 @@ use super::given::Given;
 use super::{inspect, interrupt, Global};
 use crate::engine::{EngineOptions, LoaderOptions, ModelDType, PagedAttention};
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
-use crate::server::{self, ApiKey, Server};
+use crate::server::{self, ApiKey, Server, VariantOptions};
+use variants::VariantArgs;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -30,6 +33,9 @@ pub(super) struct Args {
         conflicts_with = "budget"
     )]
     plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    variants: VariantArgs,
 
     /// Do not measure the loss
     #[arg(long, help_heading = "Evaluation", conflicts_with_all = ["eval_tokens", "max_loss"])]
@@ -160,13 +166,24 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         .filter(|key| !key.is_empty())
         .map(ApiKey::new);
     let console = Arc::new(console);
+    let method = args.budget.options(args.seed);
+    let main = match &args.plan {
+        Some(path) => Some(Change::Plan(path.clone())),
+        None => args
+            .budget
+            .asks()
+            .then(|| Change::Make(Box::new(method.clone()))),
+    };
+    let mut changes = args.variants.changes_beside(main, &method);
+    let change = changes.remove(0);
+    let variants = VariantOptions {
+        changeable: api_key.is_some() || address.ip().is_loopback(),
+        beside: changes,
+        sample: args.variants.sample(),
+    };
     let job = Job {
         source: args.model.source(),
-        change: match &args.plan {
-            Some(path) => Change::Plan(path.clone()),
-            None if args.budget.asks() => Change::Make(Box::new(args.budget.options(args.seed))),
-            None => Change::Nothing,
-        },
+        change,
         texts: args.calibration.calibration.clone(),
         calibration: args.calibration.options(args.seed),
         evaluation: (!args.no_eval).then(|| EvaluationOptions {
@@ -185,25 +202,34 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         cache,
         reporter: console.clone(),
     };
-    let id = job.id();
-    let bundled = job.texts.is_empty() && matches!(job.change, Change::Make(_));
+    let bundled = job.texts.is_empty() && makes(&args);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let server = Server::load(job, args.engine.options(), api_key).await?;
+        let server = Server::load(job, args.engine.options(), &variants, api_key).await?;
         if interrupt::asked() {
             return Err(router_stats::Error::Interrupted.into());
         }
-        console.text(&format!("\n{}\n", table(server.outcome())));
-        if let Some(caveat) = server.outcome().caveat {
-            let measured = server.outcome().report.is_some();
+        let outcomes = server.outcomes();
+        for (name, outcome) in &outcomes {
+            let title = match outcomes.len() {
+                1 => String::new(),
+                _ => format!("\n{name}"),
+            };
+            console.text(&format!("{title}\n{}\n", table(outcome)));
+        }
+        if let Some((caveat, outcome)) = outcomes.iter().find_map(|(_, it)| Some((it.caveat?, it)))
+        {
+            let measured = outcome.report.is_some();
             let whose = if measured { "; the loss above is the model's" } else { "" };
             console.hint(&format!("{caveat}{whose}"));
         }
-        if args.engine.isq.is_some() && server.outcome().stacked {
+        if args.engine.isq.is_some() && outcomes.iter().any(|(_, outcome)| outcome.stacked) {
             console.hint("--isq leaves the experts as they are: mistral.rs 0.8.1 passes over experts stacked in one tensor; `prune --layout uqff --uqff-weights q4k` quantises them");
         }
+        let names: Vec<&str> = outcomes.iter().map(|(name, _)| name.as_str()).collect();
+        let id = names.join(", ");
         console.report("Serving", &format!("{id} at http://{address}"));
         console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /v1/models");
         if bundled {
@@ -215,25 +241,30 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     })
 }
 
+/// Whether statistics are needed.
+fn makes(args: &Args) -> bool {
+    args.budget.asks() || args.variants.makes()
+}
+
 /// Refuses flags that would do nothing.
 fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
-    let makes = args.budget.asks();
-    let changes = makes || args.plan.is_some();
+    let makes = makes(args);
+    let changes = makes || args.plan.is_some() || args.variants.changes();
     let measures = changes && !args.no_eval;
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss or --drop-layers",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant",
     )?;
     given.refuse_unless(
         changes,
         &["--no-eval", "--eval-tokens"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --plan",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, --plan or --variant",
     )?;
     given.refuse_unless(
         makes || measures,
         &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, or --plan without --no-eval,",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant, or --plan without --no-eval,",
     )
 }
 

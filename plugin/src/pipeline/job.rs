@@ -25,6 +25,13 @@ pub enum Change {
     Nothing,
     /// What a plan file says.
     Plan(PathBuf),
+    /// What this plan says.
+    Given {
+        /// What the plan is called.
+        name: String,
+        /// The plan, not yet checked.
+        plan: Box<Plan>,
+    },
     /// What these options make of the statistics.
     Make(Box<PlanOptions>),
 }
@@ -83,6 +90,7 @@ impl Job {
         match &self.change {
             Change::Nothing => name,
             Change::Plan(path) => format!("{name}-{}", plan_name(path)),
+            Change::Given { name: of, .. } => format!("{name}-{of}"),
             Change::Make(options) => {
                 let mut id = name;
                 let mut method = options.criterion.clone();
@@ -126,13 +134,26 @@ impl Job {
         let model = self.source.open(&self.device, cache, reporter)?;
         let images = self.served(&model)?;
         let texts = || Texts::new(&self.texts, &model, cache, reporter);
+        let given = |plan: ValidPlan| -> Result<_> {
+            reporter.report("Planned", &decide::summary(&plan));
+            Ok((plan, self.evaluation.as_ref().map(|_| texts()).transpose()?))
+        };
         let (plan, texts) = match &self.change {
             Change::Nothing => return self.unchanged(&model, images),
-            Change::Plan(path) => {
-                let plan =
-                    ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
-                reporter.report("Planned", &decide::summary(&plan));
-                (plan, self.evaluation.as_ref().map(|_| texts()).transpose()?)
+            Change::Plan(path) => given(ValidPlan::read(
+                path,
+                model.checkpoint(),
+                model.family(),
+                model.topology(),
+            )?)?,
+            Change::Given { plan, .. } => {
+                let (checkpoint, family) = (model.checkpoint(), model.family());
+                given(ValidPlan::new(
+                    (**plan).clone(),
+                    checkpoint,
+                    family,
+                    model.topology(),
+                )?)?
             }
             Change::Make(options) => {
                 // An impossible budget is refused before the long work.

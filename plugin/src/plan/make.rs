@@ -88,8 +88,12 @@ impl<'a> Planner<'a> {
         if let Some(target) = self.options.target {
             return self.fit(target);
         }
-        let weights = self.balanced(self.options.experts)?;
-        self.with(self.options.experts, &weights)
+        let Some(budget) = self.options.experts else {
+            return self.with(None, &self.balanced(None)?);
+        };
+        let family = [&[budget][..], &self.options.nested_with].concat();
+        let weights = self.balanced(self.smallest(&family)?)?;
+        self.with(Some(budget), &weights)
     }
 
     /// One plan for each of `budgets`, which stand in for that of the options.
@@ -99,6 +103,15 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// Those of [`plan`](Self::plan).
     pub fn nested(&self, budgets: &[ExpertBudget]) -> Result<Vec<ValidPlan>> {
+        let weights = self.balanced(self.smallest(budgets)?)?;
+        budgets
+            .iter()
+            .map(|&budget| self.with(Some(budget), &weights))
+            .collect()
+    }
+
+    /// The budget that keeps fewest experts, the first of equals.
+    fn smallest(&self, budgets: &[ExpertBudget]) -> Result<Option<ExpertBudget>> {
         let mut smallest: Option<(usize, ExpertBudget)> = None;
         for &budget in budgets {
             let kept = budget.per_layer(self.target.topology())?.iter().sum();
@@ -106,11 +119,7 @@ impl<'a> Planner<'a> {
                 smallest = Some((kept, budget));
             }
         }
-        let weights = self.balanced(smallest.map(|(_, budget)| budget))?;
-        budgets
-            .iter()
-            .map(|&budget| self.with(Some(budget), &weights))
-            .collect()
+        Ok(smallest.map(|(_, budget)| budget))
     }
 
     /// What a search may keep in place of what `plan`, which this made, keeps;

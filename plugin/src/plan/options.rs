@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ExpertBudget, ExpertId, LayerBudget, SizeTarget};
+use super::{ExpertBudget, ExpertId, LayerBudget, Plan, SizeTarget};
 use crate::{allocate, layers, saliency};
 
 /// What is asked of a plan. The default keeps everything.
@@ -39,6 +39,36 @@ pub struct PlanOptions {
     /// Whether the weights are only where to begin, to find those under which
     /// the worst domain keeps most of its expert output.
     pub balance_domains: bool,
+    /// Budgets of other plans that this one is to be nested with, as
+    /// [`Planner::nested`](super::Planner::nested) has it.
+    pub nested_with: Vec<ExpertBudget>,
+}
+
+impl PlanOptions {
+    /// What `plan` was asked for, to be asked again of other statistics, without
+    /// a search. Its domains have the weights that it gave them.
+    pub fn of(plan: &Plan) -> Self {
+        let method = &plan.method;
+        let constraints = &method.constraints;
+        let domains = plan.stats.domains.iter();
+        Self {
+            criterion: method.criterion.clone(),
+            allocator: method.allocator.clone(),
+            // How much time it had is not in the plan.
+            search: None,
+            experts: method.asked.experts,
+            target: method.asked.target,
+            max_loss: method.asked.max_loss,
+            drop_layers: method.asked.layers,
+            layer_criterion: method.layer_criterion.clone(),
+            seed: method.seed,
+            domain_weights: Some(domains.map(|it| (it.name.clone(), it.weight)).collect()),
+            prune_super_experts: constraints.super_experts.is_none(),
+            protect: constraints.protected.clone(),
+            balance_domains: constraints.balanced_domains,
+            nested_with: Vec::new(),
+        }
+    }
 }
 
 /// How a plan is searched.
@@ -68,6 +98,7 @@ impl Default for PlanOptions {
             prune_super_experts: false,
             protect: Vec::new(),
             balance_domains: false,
+            nested_with: Vec::new(),
         }
     }
 }
@@ -75,6 +106,17 @@ impl Default for PlanOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::fixture;
+
+    #[test]
+    fn what_a_plan_was_asked_for_can_be_asked_again() {
+        let plan = fixture::half();
+        let again = PlanOptions::of(plan.plan());
+        assert_eq!(again.experts, plan.plan().method.asked.experts);
+        assert_eq!(again.criterion, plan.plan().method.criterion);
+        let domains = plan.plan().stats.domains.len();
+        assert_eq!(again.domain_weights.map(|it| it.len()), Some(domains));
+    }
 
     #[test]
     fn defaults_are_registered() {

@@ -5,30 +5,26 @@
 
 mod access;
 mod echo;
+mod page;
 mod refusal;
 mod rename;
 mod turn;
+mod variants;
 
 use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::routing::get;
-use axum::{middleware, Json, Router};
-use mistralrs_core::MistralRs;
-use mistralrs_server_core::mistralrs_server_router_builder::MistralRsServerRouterBuilder;
-use serde_json::{json, Value};
+use axum::{middleware, Router};
 
 pub use access::ApiKey;
+pub use variants::VariantOptions;
 
-use crate::engine::load::Engine;
-use crate::engine::{self, EngineOptions};
+use crate::engine::EngineOptions;
 use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
-use echo::Echo;
-use rename::Renaming;
-use turn::Turns;
+use variants::Variants;
 
 /// How long answers may take to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
@@ -48,61 +44,42 @@ pub fn listen(host: &str, port: u16) -> Result<TcpListener> {
     Ok(listener)
 }
 
-/// A loaded model behind its routes.
+/// The variants of a model behind their routes.
 pub struct Server {
     router: Router,
-    outcome: Outcome,
-    // Keeps the engine's thread alive.
-    _engine: Arc<MistralRs>,
+    variants: Arc<Variants>,
 }
 
 impl Server {
-    /// Does the job and loads its result. Call it within a runtime that has
-    /// more than one thread.
+    /// Does the job and loads its result, and what is to be served beside it.
+    /// Call it within a runtime that has more than one thread.
     ///
     /// # Errors
     /// Those of the job, and of the engine.
-    pub async fn load(job: Job, options: EngineOptions, api_key: Option<ApiKey>) -> Result<Self> {
-        let engine = Engine::load(job, &options).await?;
-        let turns = Turns::default();
-        let echo = Echo::new(&engine, turns.clone())?;
-        let Engine {
-            mistralrs, outcome, ..
-        } = &engine;
-        let pruning = description(&engine.id, outcome)?;
-        let mut router = MistralRsServerRouterBuilder::new()
-            .with_mistralrs(mistralrs.clone())
-            // Other web pages are not to talk to a model that runs here.
-            .with_allowed_origins(Vec::new())
-            .build()
-            .await
-            .map_err(engine::failed("setting up the routes"))?
-            .route(
-                "/v1/pruning",
-                get(move || std::future::ready(Json(pruning))),
-            );
-        if engine.scores() {
-            router = router.layer(middleware::from_fn_with_state(turns.clone(), turn::share));
-        }
-        let mut router = router
-            .layer(middleware::from_fn_with_state(echo, echo::answer))
+    pub async fn load(
+        job: Job,
+        options: EngineOptions,
+        variants: &VariantOptions,
+        api_key: Option<ApiKey>,
+    ) -> Result<Self> {
+        let variants = Variants::load(job, options, variants).await?;
+        let mut router = variants
+            .clone()
+            .router()
             .layer(middleware::from_fn(refusal::reword));
-        if let Some(names) = Renaming::new(&engine.name, &engine.id) {
-            router = router.layer(middleware::from_fn_with_state(names, rename::rename));
-        }
         if let Some(key) = api_key {
             router = router.layer(middleware::from_fn_with_state(key, access::check));
         }
         Ok(Self {
-            router,
-            outcome: engine.outcome,
-            _engine: engine.mistralrs,
+            // The page is for anyone; what it shows it asks for as they do.
+            router: page::routes().fallback_service(router),
+            variants,
         })
     }
 
-    /// What is served.
-    pub fn outcome(&self) -> &Outcome {
-        &self.outcome
+    /// What is served under which name, the default first.
+    pub fn outcomes(&self) -> Vec<(String, Outcome)> {
+        self.variants.outcomes()
     }
 
     /// Answers requests until `stop` is ready, then finishes the answers that
@@ -139,18 +116,6 @@ async fn grace(stopped: tokio::sync::oneshot::Receiver<()>) {
         Ok(()) => tokio::time::sleep(GRACE).await,
         Err(_) => std::future::pending().await,
     }
-}
-
-/// What `/v1/pruning` answers: the plan and what it cost.
-fn description(id: &str, outcome: &Outcome) -> Result<Value> {
-    Ok(json!({
-        "object": "pruning",
-        "model": id,
-        "pruned": outcome.plan.is_some(),
-        "plan": outcome.plan,
-        "evaluation": outcome.report,
-        "caveat": outcome.caveat,
-    }))
 }
 
 #[cfg(test)]
