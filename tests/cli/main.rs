@@ -4,10 +4,15 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod access;
+mod answers;
 mod crash;
 mod echo;
 mod failure;
 mod families;
+mod hostile;
+mod limits;
+mod observe;
 mod program;
 mod report;
 mod serve;
@@ -17,3 +22,4 @@ mod steps;
 mod sweep;
 mod tasks;
 mod usage;
+mod wire;

@@ -10,6 +10,7 @@ mod given;
 mod inspect;
 mod interrupt;
 mod output;
+mod plain;
 mod plan;
 mod progress;
 mod prune;
@@ -60,6 +61,9 @@ enum Command {
     /// One round of `eval --speed`
     #[command(hide = true)]
     Time(time::Args),
+    /// mistral.rs without this server's layers
+    #[command(hide = true)]
+    Plain(plain::Args),
 }
 
 /// Options of every verb.
@@ -113,7 +117,8 @@ impl Command {
             | Self::Report(_)
             | Self::Inspect(_)
             | Self::Stats(_)
-            | Self::Time(_) => Some("nothing half-written remains; run it again"),
+            | Self::Time(_)
+            | Self::Plain(_) => Some("nothing half-written remains; run it again"),
         }
     }
 }
@@ -132,6 +137,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
         Command::Inspect(args) => inspect::execute(&args),
         Command::Stats(args) => stats::execute(&args, &global),
         Command::Time(args) => time::execute(&args, &global),
+        Command::Plain(args) => plain::execute(&args, &global),
     }
 }
 
