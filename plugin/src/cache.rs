@@ -11,6 +11,7 @@
 //! <root>/stats/<key>.partial/      layers of an unfinished calibration
 //! <root>/plans/<key>.plan.json     plans
 //! <root>/evals/<key>.json          evaluation reports
+//! <root>/searches/<key>.jsonl       candidates that searches measured
 //! <root>/checkpoints/<key>/<name>/ pruned checkpoints
 //! <root>/locks/<key>.lock          advisory locks
 //! ```
@@ -85,6 +86,11 @@ impl Cache {
     /// Path of an evaluation report.
     pub fn eval(&self, key: &str) -> PathBuf {
         self.root.join("evals").join(format!("{key}.json"))
+    }
+
+    /// Path of the candidates that searches measured.
+    pub fn search(&self, key: &str) -> PathBuf {
+        self.root.join("searches").join(format!("{key}.jsonl"))
     }
 
     /// Directory of a pruned checkpoint, called `name`.

@@ -284,7 +284,7 @@ pub enum Error {
         /// Branch, tag or commit.
         revision: String,
         /// Why.
-        failure: crate::hub::Failure,
+        failure: Box<crate::hub::Failure>,
     },
     /// No environment variable says where intermediate files go.
     #[error("no folder for intermediate files: neither XDG_CACHE_HOME nor HOME is set")]
@@ -292,6 +292,16 @@ pub enum Error {
     /// A value cannot be written as JSON.
     #[error("writing JSON: {0}")]
     Serialize(#[source] serde_json::Error),
+    /// A journal of a search that cannot be continued.
+    #[error("{}:{line}: not this search's journal: {reason}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Line of the file, from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The server cannot listen.
     #[error("{host}:{port}: {source}")]
     Listen {
@@ -419,6 +429,10 @@ impl Error {
             Self::MixedModels { .. } => "give files of one model".to_owned(),
             Self::PlanFile { .. } => "`plan STATS -o FILE` writes one".to_owned(),
             Self::PlanVersion { .. } => "run `plan` again with this version".to_owned(),
+            Self::Journal { path, .. } => format!(
+                "move {} away to measure its candidates again",
+                path.display()
+            ),
             Self::OutputExists { .. } => {
                 "--force replaces a pruned checkpoint; or choose another directory with -o".to_owned()
             }

@@ -20,16 +20,27 @@ pub(crate) fn repository(path: &str) -> String {
 }
 
 /// A folder for one test, with the cache that its runs use.
-pub(crate) struct Workshop(tempfile::TempDir);
+pub(crate) struct Workshop {
+    dir: tempfile::TempDir,
+    environment: Vec<(&'static str, String)>,
+}
 
 impl Workshop {
     pub(crate) fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self {
+            dir: tempfile::tempdir().unwrap(),
+            environment: Vec::new(),
+        }
+    }
+
+    /// Sets a variable for its runs.
+    pub(crate) fn set(&mut self, name: &'static str, value: String) {
+        self.environment.push((name, value));
     }
 
     /// A path in the folder.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+        self.dir.path().join(name)
     }
 
     /// The same, as an argument.
@@ -54,7 +65,13 @@ impl Workshop {
             .args(args)
             .env("MISTRALRS_PRUNE_CACHE", self.path("cache"))
             .env_remove("MISTRALRS_PRUNE_API_KEY")
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("MISTRALRS_PRUNE_CONFIG")
             .env_remove("RUST_LOG")
+            .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR_FORCE")
+            .env_remove("COLUMNS")
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null());
         command
     }
@@ -62,6 +79,19 @@ impl Workshop {
     /// Runs to the end.
     pub(crate) fn run(&self, args: &[&str]) -> Finished {
         Finished::new(self.command(args).output().unwrap())
+    }
+
+    /// Runs to the end with more in its environment.
+    pub(crate) fn run_with(&self, args: &[&str], variables: &[(&str, &str)]) -> Finished {
+        let mut command = self.command(args);
+        Finished::new(command.envs(variables.iter().copied()).output().unwrap())
+    }
+
+    /// Writes the configuration file that its runs read.
+    pub(crate) fn configure(&self, text: &str) {
+        let path = self.path("config/mistralrs-prune/config.toml");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
     }
 
     /// Runs to the end, which must be a good one.

@@ -120,6 +120,7 @@ fn help_names_every_method() {
     for said in [
         "reap",
         "alpha-coverage",
+        "policy-gradient",
         "angular-span",
         "--prune-super-experts",
     ] {

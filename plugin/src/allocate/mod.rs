@@ -15,6 +15,8 @@ mod lamp;
 mod spend;
 mod uniform;
 
+pub(crate) use spend::spend;
+
 use crate::registry::find;
 use crate::Result;
 

@@ -10,7 +10,7 @@ use super::Layer;
 /// to stay, which are bought first. `cost` is that of a rank; the budget is
 /// what the even split costs. As the order of buying does not depend on the
 /// budget, a larger one keeps all that a smaller one keeps.
-pub(super) fn spend(
+pub(crate) fn spend(
     layers: &[Layer],
     worth: &[Vec<f64>],
     cost: impl Fn(&Layer) -> u64,

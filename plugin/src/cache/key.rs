@@ -1,5 +1,6 @@
 //! Names of entries, made of what they depend on.
 
+use router_stats::family::Keep;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -36,6 +37,14 @@ impl Key {
     /// If they cannot be written as JSON.
     pub fn with_json<T: Serialize>(self, part: &T) -> Result<Self> {
         Ok(self.with(&serde_json::to_string(part).map_err(Error::Serialize)?))
+    }
+
+    /// Adds what stays of a model.
+    ///
+    /// # Errors
+    /// If it cannot be written as JSON.
+    pub fn with_keep(self, keep: &Keep) -> Result<Self> {
+        self.with_json(&(&keep.layers, &keep.experts))
     }
 
     /// The name: 32 hexadecimal digits.

@@ -1,5 +1,7 @@
 //! Flags that several verbs share.
 
+mod search;
+
 use std::path::PathBuf;
 
 use candle_core::Device;
@@ -15,16 +17,22 @@ use crate::hub::Token;
 use crate::pipeline::{self, Calibration, EvaluationOptions, Model, ModelSource};
 use crate::plan::{ExpertBudget, ExpertId, LayerBudget, PlanOptions, SizeTarget};
 use crate::{allocate, device, layers, saliency};
+pub(super) use search::{searches, SearchArgs, SearchLimits};
 
 /// Which model, and where it runs.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Directory or hub id (org/name) [default: the bundled demo model]
+    /// Directory or hub id (org/name[@revision]) [default: the bundled demo model]
     #[arg(short, long, visible_alias = "model", value_name = "DIR|ID")]
     pub(super) model_id: Option<String>,
 
     /// Branch, tag or commit on the hub
-    #[arg(long, value_name = "REVISION", requires = "model_id")]
+    #[arg(
+        long,
+        visible_alias = "revision",
+        value_name = "REVISION",
+        requires = "model_id"
+    )]
     pub(super) hf_revision: Option<String>,
 
     /// Hub token: `cache`, `none`, `literal:TOKEN`, `env:VARIABLE` or `path:FILE`
@@ -144,6 +152,9 @@ pub(super) struct BudgetArgs {
 
     #[command(flatten)]
     pub(super) constraints: ConstraintArgs,
+
+    #[command(flatten)]
+    pub(super) search: SearchArgs,
 }
 
 /// What stays, whatever its score.
@@ -198,6 +209,7 @@ impl BudgetArgs {
         self.constraints.apply(PlanOptions {
             criterion: self.criterion.clone(),
             allocator: self.allocation.clone(),
+            search: self.search.options(),
             experts: self
                 .prune_experts
                 .map(ExpertBudget::Fraction)
@@ -285,7 +297,8 @@ fn parse_loss(text: &str) -> Result<f64, String> {
     loss.ok_or_else(|| "expected a fraction of at least 0, such as 0.02".to_owned())
 }
 
-fn parse_source(text: &str) -> crate::Result<Source> {
+/// `[NAME=]FILE[:WEIGHT]`.
+pub(super) fn parse_source(text: &str) -> crate::Result<Source> {
     Ok(Source::parse(text)?)
 }
 

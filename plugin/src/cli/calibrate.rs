@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 
 use router_stats::calibration::{self, CalibrateOptions, Corpus};
 use router_stats::stats::Stats;
+use serde_json::json;
 
 use super::args::{surroundings, BudgetArgs, CalibrationArgs, ModelArgs};
 use super::given::Given;
 use super::progress::Console;
-use super::Global;
+use super::{output, Global};
 use crate::format;
 use crate::pipeline::{self, Chunks, Model, Reporter, Settled, UntilStable, HELD_OUT};
 use crate::plan::{self, PlanOptions};
@@ -76,6 +77,10 @@ pub(super) struct Args {
     /// Statistics file to write
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
+
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs `calibrate`.
@@ -107,6 +112,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     } else {
         once(args, &model, &corpus, &console)?
     };
+    let took = started.elapsed();
     let tokens: u64 = stats
         .provenance
         .domains
@@ -119,10 +125,19 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
             "{} tokens, {} domains, {}: {}",
             format::count(tokens),
             stats.provenance.domains.len(),
-            format::duration(started.elapsed()),
+            format::duration(took),
             args.output.display()
         ),
     );
+    if args.json {
+        output::json(&json!({
+            "output": args.output,
+            "hash": stats.hash(),
+            "tokens": tokens,
+            "seconds": took.as_secs_f64(),
+            "provenance": stats.provenance,
+        }))?;
+    }
     Ok(())
 }
 

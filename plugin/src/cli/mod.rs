@@ -5,15 +5,21 @@
 
 mod args;
 mod calibrate;
+mod completions;
+mod config;
+mod doctor;
 mod eval;
 mod given;
 mod inspect;
 mod interrupt;
+mod man;
 mod output;
 mod plain;
 mod plan;
 mod progress;
 mod prune;
+mod pull;
+mod push;
 mod report;
 mod serve;
 mod stats;
@@ -23,11 +29,14 @@ mod time;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::cache::Cache;
 use given::Given;
+
+/// Exit status if what was asked for is wrong.
+const USAGE: u8 = 2;
 
 /// Prunes Mixture-of-Experts models and serves them with mistral.rs
 #[derive(Parser)]
@@ -50,6 +59,10 @@ enum Command {
     Plan(plan::Args),
     /// Write the checkpoint that a plan leaves
     Prune(prune::Args),
+    /// Download a model from the hub
+    Pull(pull::Args),
+    /// Upload a checkpoint to the hub
+    Push(push::Args),
     /// Measure what plans or checkpoints lose on held-out text
     Eval(eval::Args),
     /// Make a page of statistics, a plan and evaluations, to look at
@@ -58,6 +71,12 @@ enum Command {
     Inspect(inspect::Args),
     /// Work with statistics files
     Stats(stats::Args),
+    /// Say what this machine has and lacks, and how to get it
+    Doctor(doctor::Args),
+    /// Print what a shell needs to complete the command line
+    Completions(completions::Args),
+    /// Print or write pages of the manual
+    Man(man::Args),
     /// One round of `eval --speed`
     #[command(hide = true)]
     Time(time::Args),
@@ -74,12 +93,16 @@ struct Global {
     cache_dir: Option<PathBuf>,
 
     /// Print only data and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     quiet: bool,
 
     /// Log what the engine does; twice for more. RUST_LOG overrides it
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+
+    /// The configuration file, if there is one.
+    #[arg(skip)]
+    config: Option<PathBuf>,
 }
 
 impl Global {
@@ -92,15 +115,37 @@ impl Global {
     }
 }
 
+/// The whole command line.
+fn command() -> clap::Command {
+    Cli::command().arg(config::flag())
+}
+
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
-    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let argv: Vec<_> = std::env::args_os().collect();
+    let parsed = match config::parse(command(), &argv) {
+        Ok(parsed) => parsed,
+        Err(config::Refused::Config(error)) => {
+            let hint = error.hint();
+            output::error(&error.into(), hint.as_deref());
+            return ExitCode::from(USAGE);
+        }
+        Err(config::Refused::Usage(error, None)) => error.exit(),
+        Err(config::Refused::Usage(error, Some(note))) => {
+            // Nothing is left to do if stderr cannot be written.
+            let _ = error.print();
+            output::hint(&note);
+            return ExitCode::from(USAGE);
+        }
+    };
+    let mut cli = Cli::from_arg_matches(&parsed.matches).unwrap_or_else(|error| error.exit());
+    cli.global.config = parsed.file;
     output::quiet(cli.global.quiet);
-    log(cli.global.verbose);
+    log(&cli.global);
     let interrupted = cli.command.interrupted();
-    match run(cli, &matches) {
-        Ok(()) => ExitCode::SUCCESS,
+    let given = Given::of(&parsed.matches, &parsed.decided);
+    match run(cli, given) {
+        Ok(code) => code,
         Err(error) => fail(&error, interrupted),
     }
 }
@@ -112,38 +157,51 @@ impl Command {
         match self {
             Self::Serve(_) | Self::Calibrate(_) => None,
             Self::Eval(args) => Some(args.interrupted()),
-            Self::Plan(_)
-            | Self::Prune(_)
+            Self::Pull(_) => Some("what was downloaded stays; the same command continues"),
+            Self::Push(_) => Some("nothing was committed; the same command continues"),
+            Self::Plan(args) => Some(args.interrupted()),
+            Self::Prune(_)
             | Self::Report(_)
             | Self::Inspect(_)
             | Self::Stats(_)
+            | Self::Doctor(_)
+            | Self::Completions(_)
+            | Self::Man(_)
             | Self::Time(_)
             | Self::Plain(_) => Some("nothing half-written remains; run it again"),
         }
     }
 }
 
-fn run(cli: Cli, matches: &ArgMatches) -> anyhow::Result<()> {
+fn run(cli: Cli, given: Given<'_>) -> anyhow::Result<ExitCode> {
     interrupt::install()?;
     let global = cli.global;
-    let given = Given::of(matches);
     match cli.command {
         Command::Serve(args) => serve::execute(args, given, &global),
         Command::Calibrate(args) => calibrate::execute(&args, given, &global),
         Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
+        Command::Pull(args) => pull::execute(&args, &global),
+        Command::Push(args) => push::execute(&args, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Report(args) => report::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args),
         Command::Stats(args) => stats::execute(&args, &global),
+        // It may find that something is wrong, which is no error of its own.
+        Command::Doctor(args) => return doctor::execute(&args, given, &global),
+        Command::Completions(args) => completions::execute(&args),
+        Command::Man(args) => man::execute(&args),
         Command::Time(args) => time::execute(&args, &global),
         Command::Plain(args) => plain::execute(&args, &global),
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
-/// Logs go to stderr: warnings, more with `-v`, or as `RUST_LOG` says.
-fn log(verbose: u8) {
-    let level = match verbose {
+/// Logs go to stderr: warnings, errors alone with `-q`, more with `-v`, or as
+/// `RUST_LOG` says.
+fn log(global: &Global) {
+    let level = match global.verbose {
+        0 if global.quiet => "error",
         0 => "warn",
         1 => "info",
         _ => "debug",
@@ -173,7 +231,7 @@ fn fail(error: &anyhow::Error, interrupted: Option<&str>) -> ExitCode {
         };
         advice = advice.or(hint);
         if usage {
-            code = 2;
+            code = USAGE;
         }
         if is_interruption(cause) {
             code = interrupt::EXIT;
@@ -207,7 +265,7 @@ mod tests {
 
     #[test]
     fn the_flags_do_not_contradict_one_another() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The only module that prints.
 //!
 //! Data goes to stdout; what is happening goes to stderr. Colour is used only
-//! on a terminal, never with `NO_COLOR`, and never says what the words do not.
+//! on a terminal or with `CLICOLOR_FORCE`, never with `NO_COLOR`, and never says
+//! what the words do not.
 #![allow(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -89,11 +90,14 @@ pub(super) fn error(error: &anyhow::Error, advice: Option<&str>) {
     }
 }
 
-/// Whether stderr takes colours.
+/// Whether stderr takes colours (<https://no-color.org>,
+/// <https://bixense.com/clicolors>).
 pub(super) fn colours() -> bool {
-    std::io::stderr().is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let forced = set("CLICOLOR_FORCE").is_some_and(|value| value != "0");
+    let refused = set("CLICOLOR").is_some_and(|value| value == "0");
+    let dumb = set("TERM").is_some_and(|term| term == "dumb");
+    set("NO_COLOR").is_none() && (forced || std::io::stderr().is_terminal() && !refused && !dumb)
 }
 
 fn paint(text: &str, code: &str) -> String {

@@ -5,16 +5,18 @@ mod diff;
 use std::path::{Path, PathBuf};
 
 use prune_eval::EvalOptions;
+use router_stats::calibration::{PackOptions, Source};
 use router_stats::stats::Stats;
 
-use super::args::{surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::args::{parse_source, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
 use super::given::Given;
 use super::progress::Console;
 use super::table::Table;
 use super::{inspect, output, Global};
 use crate::format;
-use crate::pipeline::{self, plan_name, EvaluationOptions, LossLimit, Reporter};
+use crate::pipeline::{self, plan_name, EvaluationOptions, LossLimit, Reporter, SearchOn};
 use crate::plan::{self, ExpertBudget, LayerBudget, Method, Plan, PlanOptions, Planner, ValidPlan};
+use crate::Error;
 
 /// Arguments of `plan`.
 #[derive(clap::Args)]
@@ -49,6 +51,11 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "FRACTION,…", groups = ["budget", "expert_budget"], help_heading = "Pruning")]
     nested: Vec<f64>,
 
+    /// Text that --search runs candidates on: what the statistics were made
+    /// with, as `[NAME=]FILE[:WEIGHT]` [default: the bundled mix]
+    #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, requires = "search", help_heading = "Search")]
+    calibration: Vec<Source>,
+
     /// Weight of a domain in the mixture, in place of the one it was
     /// calibrated with; repeat it for more domains
     #[arg(long, value_name = "NAME=WEIGHT", value_parser = parse_weight)]
@@ -73,6 +80,17 @@ enum Verb {
     Diff(diff::Args),
 }
 
+impl Args {
+    /// Advice after an interruption.
+    pub(super) fn interrupted(&self) -> &'static str {
+        if self.budget.search.asks() {
+            "what was measured is kept; the same command continues"
+        } else {
+            "nothing half-written remains; run it again"
+        }
+    }
+}
+
 /// Runs `plan`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     let stats = match (&args.verb, &args.stats) {
@@ -85,6 +103,16 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         &["--text", "--eval-tokens"],
         "--max-loss",
     )?;
+    if args.budget.search.asks() && !args.nested.is_empty() {
+        return Err(Error::Option {
+            option: "--search",
+            expected:
+                "one budget, such as --prune-experts 0.5; what is found for two is not nested"
+                    .to_owned(),
+            found: "--nested".to_owned(),
+        }
+        .into());
+    }
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut options = args.budget.options(args.seed);
@@ -110,6 +138,29 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         plan::check(&one, model.topology())?;
     }
     let stats = Stats::read(stats)?;
+    if let Some(by) = &options.search {
+        let made = &stats.provenance;
+        let corpus = if args.calibration.is_empty() {
+            pipeline::bundled_calibration(&model, &cache, &console)?
+        } else {
+            pipeline::read(&args.calibration, &model)?
+        };
+        let pack = PackOptions {
+            seq_len: made.seq_len,
+            tokens: made
+                .domains
+                .iter()
+                .map(|domain| domain.tokens as usize)
+                .sum(),
+            seed: made.seed,
+        };
+        let on = SearchOn {
+            corpus: &corpus,
+            pack: &pack,
+        };
+        let plan = pipeline::searched(&model, &stats, &options, by, on, &cache, &console)?;
+        return single(args, &plan, &console);
+    }
     if let Some(most) = options.max_loss {
         let held_out = args.text.corpus(&model, &cache, &console)?;
         let evaluation = EvaluationOptions {

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use clap::ArgGroup;
 use prune_eval::{EvalOptions, Report, Sweep};
 use router_stats::stats::Stats;
+use serde_json::json;
 
 use super::args::{surroundings, EvaluationArgs, ModelArgs, TextArgs};
 use super::given::Given;
 use super::progress::Console;
-use super::Global;
+use super::{output, Global};
 use crate::pipeline::{self, EvaluationOptions, Reporter};
 use crate::plan::{self, ValidPlan};
 use crate::report::{self, Counted, Inputs, Source};
@@ -42,6 +43,10 @@ pub(super) struct Args {
     /// Folder for an SVG file of each figure; made if it is absent
     #[arg(long, value_name = "DIR")]
     figures: Option<PathBuf>,
+
+    /// Print what was written as JSON
+    #[arg(long)]
+    json: bool,
 
     /// Run held-out text through the model, as it is and as the plan leaves it,
     /// and count the tokens that each expert gets
@@ -100,6 +105,14 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         "Reported",
         &format!("{}, {figures} figures", args.output.display()),
     );
+    if args.json {
+        let figures: Vec<&str> = page.figures().map(|figure| figure.name.as_str()).collect();
+        output::json(&json!({
+            "output": args.output,
+            "figures": figures,
+            "folder": args.figures,
+        }))?;
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 
 mod log;
 mod server;
+mod variants;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use super::given::Given;
 use super::{inspect, interrupt, Global};
 use crate::engine::{self, EngineOptions, LoaderOptions, ModelDType, PagedAttention};
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
-use crate::server::{listen, Server};
+use crate::server::{listen, Server, VariantOptions};
 use server::ServerArgs;
+use variants::VariantArgs;
 
 /// Arguments of `serve`.
 #[derive(clap::Args)]
@@ -34,6 +36,9 @@ pub(super) struct Args {
         conflicts_with = "budget"
     )]
     plan: Option<PathBuf>,
+
+    #[command(flatten)]
+    variants: VariantArgs,
 
     /// Do not measure the loss
     #[arg(long, help_heading = "Evaluation", conflicts_with_all = ["eval_tokens", "max_loss"])]
@@ -132,13 +137,24 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     let slots = engine::together(&device, args.engine.max_seqs.map(|it| it as usize))?;
     let options = args.server.options(address, slots)?;
     let console = Arc::new(console);
+    let method = args.budget.options(args.seed);
+    let main = match &args.plan {
+        Some(path) => Some(Change::Plan(path.clone())),
+        None => args
+            .budget
+            .asks()
+            .then(|| Change::Make(Box::new(method.clone()))),
+    };
+    let mut changes = args.variants.changes_beside(main, &method);
+    let change = changes.remove(0);
+    let variants = VariantOptions {
+        changeable: options.api_key.is_some() || options.loopback,
+        beside: changes,
+        sample: args.variants.sample(),
+    };
     let job = Job {
         source: args.model.source(),
-        change: match &args.plan {
-            Some(path) => Change::Plan(path.clone()),
-            None if args.budget.asks() => Change::Make(args.budget.options(args.seed)),
-            None => Change::Nothing,
-        },
+        change,
         texts: args.calibration.calibration.clone(),
         calibration: args.calibration.options(args.seed),
         evaluation: (!args.no_eval).then(|| EvaluationOptions {
@@ -157,25 +173,34 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         cache,
         reporter: console.clone(),
     };
-    let id = job.id();
-    let bundled = job.texts.is_empty() && matches!(job.change, Change::Make(_));
+    let bundled = job.texts.is_empty() && makes(&args);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let server = Server::load(job, args.engine.options(slots), options).await?;
+        let server = Server::load(job, args.engine.options(slots), &variants, options).await?;
         if interrupt::asked() {
             return Err(router_stats::Error::Interrupted.into());
         }
-        console.text(&format!("\n{}\n", table(server.outcome())));
-        if let Some(caveat) = server.outcome().caveat {
-            let measured = server.outcome().report.is_some();
+        let outcomes = server.outcomes();
+        for (name, outcome) in &outcomes {
+            let title = match outcomes.len() {
+                1 => String::new(),
+                _ => format!("\n{name}"),
+            };
+            console.text(&format!("{title}\n{}\n", table(outcome)));
+        }
+        if let Some((caveat, outcome)) = outcomes.iter().find_map(|(_, it)| Some((it.caveat?, it)))
+        {
+            let measured = outcome.report.is_some();
             let whose = if measured { "; the loss above is the model's" } else { "" };
             console.hint(&format!("{caveat}{whose}"));
         }
-        if args.engine.isq.is_some() && server.outcome().stacked {
+        if args.engine.isq.is_some() && outcomes.iter().any(|(_, outcome)| outcome.stacked) {
             console.hint("--isq leaves the experts as they are: mistral.rs 0.8.1 passes over experts stacked in one tensor; `prune --layout uqff --uqff-weights q4k` quantises them");
         }
+        let names: Vec<&str> = outcomes.iter().map(|(name, _)| name.as_str()).collect();
+        let id = names.join(", ");
         console.report("Serving", &format!("{id} at http://{address}"));
         console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /docs");
         if bundled {
@@ -187,25 +212,30 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     })
 }
 
+/// Whether statistics are needed.
+fn makes(args: &Args) -> bool {
+    args.budget.asks() || args.variants.makes()
+}
+
 /// Refuses flags that would do nothing.
 fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
-    let makes = args.budget.asks();
-    let changes = makes || args.plan.is_some();
+    let makes = makes(args);
+    let changes = makes || args.plan.is_some() || args.variants.changes();
     let measures = changes && !args.no_eval;
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss or --drop-layers",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant",
     )?;
     given.refuse_unless(
         changes,
         &["--no-eval", "--eval-tokens"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --plan",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, --plan or --variant",
     )?;
     given.refuse_unless(
         makes || measures,
         &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, or --plan without --no-eval,",
+        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant, or --plan without --no-eval,",
     )
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use router_stats::stats::Stats;
+use serde_json::json;
 
 use super::{output, Global};
 use crate::format;
@@ -28,6 +29,10 @@ enum Command {
         /// Statistics file to write
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
+
+        /// Print what was written as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Show how much of a plan depends on which part of the text it is made from
     Stability(Box<stability::Args>),
@@ -36,13 +41,17 @@ enum Command {
 /// Runs `stats`.
 pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     match &args.command {
-        Command::Merge { inputs, output } => merge(inputs, output),
+        Command::Merge {
+            inputs,
+            output,
+            json,
+        } => merge(inputs, output, *json),
         Command::Stability(args) => stability::execute(args, global),
     }
 }
 
 /// Joins `inputs` into `output`.
-fn merge(inputs: &[PathBuf], output: &Path) -> anyhow::Result<()> {
+fn merge(inputs: &[PathBuf], output: &Path, as_json: bool) -> anyhow::Result<()> {
     let mut inputs = inputs.iter();
     // clap requires two.
     let Some(first) = inputs.next() else {
@@ -69,5 +78,13 @@ fn merge(inputs: &[PathBuf], output: &Path) -> anyhow::Result<()> {
             output.display()
         ),
     );
+    if as_json {
+        output::json(&json!({
+            "output": output,
+            "hash": all.hash(),
+            "tokens": tokens,
+            "provenance": all.provenance,
+        }))?;
+    }
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! A model in the engine, ready to be asked.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use mistralrs_core::{
-    AutoDeviceMapParams, DeviceMapSetting, Loader, MistralRs, MistralRsBuilder, SchedulerConfig,
+    AutoDeviceMapParams, DeviceMapSetting, Loader, MistralRs, MistralRsBuilder, ModelDType,
+    SchedulerConfig,
 };
 use tokenizers::Tokenizer;
 
@@ -23,9 +25,63 @@ pub(crate) struct Engine {
     pub(crate) end_of_text: Vec<u32>,
     /// Tokens of a prompt and its answer together; the engine fails past them.
     pub(crate) context: usize,
+    /// Sequences that it answers at the same time.
+    pub(crate) together: usize,
     /// What was loaded.
     pub(crate) outcome: Outcome,
     prefix_cache: bool,
+}
+
+/// What a job has come to, not loaded yet.
+pub(crate) struct Ready {
+    job: Job,
+    id: String,
+    outcome: Outcome,
+}
+
+impl Ready {
+    /// Does the job; its result is to be called `id`.
+    ///
+    /// # Errors
+    /// Those of the job, and before it [`Error::Option`] for what the engine
+    /// cannot be told.
+    pub(crate) fn new(job: Job, id: String, options: &EngineOptions) -> Result<Self> {
+        let device = &job.device;
+        options.paged_attention.config(device)?;
+        options.dtype(device)?;
+        let isq = options.isq(device)?;
+        let job = Job {
+            uneven_weights: uneven_weights(isq),
+            ..job
+        };
+        let outcome = job.run()?;
+        Ok(Self { job, id, outcome })
+    }
+
+    /// Bytes of its weights once they are loaded, before the engine quantises
+    /// them: of UQFF and fp8 what is stored, of others as many as numbers of
+    /// the type that `options` ask for take.
+    ///
+    /// # Errors
+    /// If a file cannot be looked at.
+    pub(crate) fn bytes(&self, options: &EngineOptions) -> Result<u64> {
+        let size = match &self.outcome.plan {
+            Some(plan) => &plan.after,
+            None => &self.outcome.before,
+        };
+        if self.outcome.uqff.is_some() {
+            return super::paths::weights(&self.outcome.dir);
+        }
+        let each = match options.dtype(&self.job.device)? {
+            ModelDType::F32 => 4,
+            _ => 2,
+        };
+        // A number of fp8 takes one byte, and stays so.
+        Ok(match size.parameters * 2 > size.bytes {
+            true => size.bytes,
+            false => size.parameters * each,
+        })
+    }
 }
 
 impl Engine {
@@ -35,6 +91,18 @@ impl Engine {
     /// # Errors
     /// Those of the job, and of the engine.
     pub(crate) async fn load(job: Job, options: &EngineOptions) -> Result<Self> {
+        let id = job.id();
+        let ready = tokio::task::block_in_place(|| Ready::new(job, id, options))?;
+        Self::start(ready, options).await
+    }
+
+    /// Loads what is ready. Call it within a runtime that has more than one
+    /// thread.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(crate) async fn start(ready: Ready, options: &EngineOptions) -> Result<Self> {
+        let Ready { job, id, outcome } = ready;
         let device = job.device.clone();
         let paged = options.paged_attention.config(&device)?;
         let (revision, token) = (
@@ -47,11 +115,9 @@ impl Engine {
         } else {
             DeviceMapSetting::Auto(AutoDeviceMapParams::default_text())
         };
-        let job = Job {
-            uneven_weights: uneven_weights(isq),
-            ..job
-        };
-        let loader = PruningLoader::new(job, options.loader.clone());
+        let loader = PruningLoader::new(job, options.loader.clone())
+            .named(id)
+            .done(outcome);
         let pipeline = tokio::task::block_in_place(|| {
             loader.load_model_from_hf(revision, token, &dtype, &device, true, mapper, isq, paged)
         })
@@ -83,6 +149,7 @@ impl Engine {
             id: loader.get_id(),
             end_of_text: metadata.eos_tok.clone(),
             context: metadata.max_seq_len,
+            together: options.max_seqs,
             outcome,
             prefix_cache: prefixes > 0 && !options.loader.no_kv_cache,
         })
@@ -99,15 +166,24 @@ impl Engine {
     /// # Errors
     /// If it cannot be read.
     pub(crate) fn tokenizer(&self) -> Result<Tokenizer> {
-        let path = self.outcome.dir.join("tokenizer.json");
-        let read = || {
-            let mut tokenizer = Tokenizer::from_file(&path)?;
-            tokenizer.with_padding(None).with_truncation(None)?;
-            Ok(tokenizer)
-        };
-        read().map_err(|error: tokenizers::Error| {
-            let reason = error.to_string();
-            router_stats::Error::Tokenizer { path, reason }.into()
-        })
+        tokenizer(&self.outcome.dir)
     }
+}
+
+/// The tokenizer of the model in `dir`, which neither cuts text off nor fills
+/// it up.
+///
+/// # Errors
+/// If it cannot be read.
+pub(crate) fn tokenizer(dir: &Path) -> Result<Tokenizer> {
+    let path = dir.join("tokenizer.json");
+    let read = || {
+        let mut tokenizer = Tokenizer::from_file(&path)?;
+        tokenizer.with_padding(None).with_truncation(None)?;
+        Ok(tokenizer)
+    };
+    read().map_err(|error: tokenizers::Error| {
+        let reason = error.to_string();
+        router_stats::Error::Tokenizer { path, reason }.into()
+    })
 }

@@ -53,6 +53,21 @@ impl PruningLoader {
         }
     }
 
+    /// Calls the model `id`, whatever its job calls it.
+    #[must_use]
+    pub fn named(self, id: String) -> Self {
+        Self { id, ..self }
+    }
+
+    /// Loads `outcome`, which the job has come to already.
+    #[must_use]
+    pub fn done(self, outcome: Outcome) -> Self {
+        Self {
+            outcome: OnceLock::from(outcome),
+            ..self
+        }
+    }
+
     /// What was loaded, once it is.
     pub fn outcome(&self) -> Option<&Outcome> {
         self.outcome.get()
@@ -61,16 +76,19 @@ impl PruningLoader {
     /// Prunes the model of `source` unless that was done before, and lets the
     /// engine load the result.
     fn load(&self, source: ModelSource, load: &EngineLoad<'_>) -> anyhow::Result<Loaded> {
-        let outcome = Job {
-            source,
-            ..self.job.clone()
-        }
-        .run()?;
+        let outcome = match self.outcome.get() {
+            Some(done) => done,
+            None => {
+                let job = Job {
+                    source,
+                    ..self.job.clone()
+                };
+                let outcome = job.run()?;
+                self.outcome.get_or_init(|| outcome)
+            }
+        };
         if let Some(uqff) = outcome.uqff {
-            let dir = outcome.dir.clone();
-            // Loading again gives the same outcome.
-            let _ = self.outcome.set(outcome);
-            return self.load_uqff(&dir, uqff, load);
+            return self.load_uqff(&outcome.dir, uqff, load);
         }
         let inner = self.inner(outcome.images)?;
         let paths = paths::local(&outcome.dir)?;
@@ -80,8 +98,6 @@ impl PruningLoader {
             }
             mapper => mapper.clone(),
         };
-        // Loading again gives the same outcome.
-        let _ = self.outcome.set(outcome);
         inner.load_model_from_path(
             &paths,
             load.dtype,
@@ -170,14 +186,7 @@ impl PruningLoader {
 /// The chat template to give the engine with a directory of UQFF, for which it
 /// must be a file and replaces the one that the directory has.
 fn chat_template(dir: &Path, template: Option<String>) -> Result<Option<String>> {
-    let has_one = ["chat_template.jinja", "chat_template.json"]
-        .iter()
-        .any(|name| dir.join(name).is_file())
-        || std::fs::read(dir.join("tokenizer_config.json"))
-            .ok()
-            .and_then(|text| serde_json::from_slice::<serde_json::Value>(&text).ok())
-            .is_some_and(|config| config.get("chat_template").is_some_and(|it| !it.is_null()));
-    match template.filter(|_| !has_one) {
+    match template.filter(|_| !has_chat_template(dir)) {
         Some(literal) if !Path::new(&literal).is_file() => Err(Error::Option {
             option: "--chat-template",
             expected: "a file, where layers keep different numbers of experts".to_owned(),
@@ -185,6 +194,22 @@ fn chat_template(dir: &Path, template: Option<String>) -> Result<Option<String>>
         }),
         template => Ok(template),
     }
+}
+
+/// Whether a checkpoint in `dir` says how turns of a chat are put into words.
+pub fn has_chat_template(dir: &Path) -> bool {
+    let config = || {
+        let text = std::fs::read(dir.join("tokenizer_config.json")).ok()?;
+        serde_json::from_slice::<serde_json::Value>(&text).ok()
+    };
+    ["chat_template.jinja", "chat_template.json"]
+        .iter()
+        .any(|name| dir.join(name).is_file())
+        || config().is_some_and(|config| {
+            config
+                .get("chat_template")
+                .is_some_and(|template| !template.is_null())
+        })
 }
 
 /// What the engine is asked to load with.

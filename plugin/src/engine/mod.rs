@@ -17,7 +17,7 @@ pub(crate) mod score;
 mod speed;
 
 pub use backend::EngineBackend;
-pub use loader::{LoaderOptions, PruningLoader};
+pub use loader::{has_chat_template, LoaderOptions, PruningLoader};
 pub use mistralrs_core::ModelDType;
 pub use options::{together, EngineOptions, PagedAttention};
 pub use speed::time;

@@ -151,6 +151,26 @@ impl EngineOptions {
 }
 
 impl PagedAttention {
+    /// Fails if the key-value cache of one model would take the memory that
+    /// the next needs: with paged attention a share of all there is, unless so
+    /// much is named.
+    ///
+    /// # Errors
+    /// [`Error::Option`]
+    pub(crate) fn leaves_room(&self, device: &Device) -> Result<()> {
+        let named = self.context_len.is_some() || self.memory_mb.is_some();
+        if named || self.config(device)?.is_none() {
+            return Ok(());
+        }
+        Err(Error::Option {
+            option: "--variant",
+            expected: "--pa-context-len, --pa-memory-mb or --paged-attn off with several models \
+                       on a GPU"
+                .to_owned(),
+            found: "a key-value cache that takes a share of all memory".to_owned(),
+        })
+    }
+
     /// The engine's setting for `device`; `None` is off.
     pub(super) fn config(&self, device: &Device) -> Result<Option<PagedAttentionConfig>> {
         let unsupported = !mistralrs_core::paged_attn_supported() || device.is_cpu();

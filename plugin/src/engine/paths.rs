@@ -37,6 +37,27 @@ pub(super) fn local(dir: &Path) -> Result<Box<dyn ModelPaths>> {
     }))
 }
 
+/// Bytes of the files of weights in a directory of UQFF.
+///
+/// # Errors
+/// If the directory cannot be read.
+pub(super) fn weights(dir: &Path) -> Result<u64> {
+    let failed = router_stats::Error::io(dir);
+    let sum = || -> std::io::Result<u64> {
+        let mut bytes = 0;
+        for entry in std::fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".uqff") || name.ends_with(".safetensors") {
+                bytes += entry.metadata()?.len();
+            }
+        }
+        Ok(bytes)
+    };
+    Ok(sum().map_err(failed)?)
+}
+
 /// Fails unless the files beside the weights in `dir` are those that the engine
 /// needs and can parse.
 ///

@@ -1,23 +1,32 @@
-//! Why the hub did not give what was asked for.
+//! Why the hub did not give, or take, what was asked for.
 
-use hf_hub::api::sync::ApiError;
-
-/// Why a snapshot could not be had.
+/// Why a snapshot could not be had or sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
     /// HTTP 401.
     #[error("the hub wants a token, or does not accept the one it got (401)")]
     Unauthorized,
+    /// HTTP 401 or 403 of a model whose terms have to be accepted.
+    #[error("the model is gated: its terms have not been accepted with this token ({0})")]
+    Gated(u16),
     /// HTTP 403.
     #[error("the token does not give access to this model (403)")]
     Forbidden,
-    /// HTTP 404.
-    #[error("no such model or revision on the hub (404)")]
-    NotFound,
+    /// HTTP 404, or a 401 that says that there is no such repository.
+    #[error("no such model or revision on the hub ({0})")]
+    NotFound(u16),
     /// Any other HTTP status.
     #[error("the hub answered with status {0}")]
     Status(u16),
+    /// HTTP 429 or 503, for longer than was waited.
+    #[error("the hub is busy ({status}) and asks to wait {seconds} s")]
+    Busy {
+        /// 429 or 503.
+        status: u16,
+        /// What it asks for.
+        seconds: u64,
+    },
     /// No answer.
     #[error("no connection to the hub: {0}")]
     Transport(String),
@@ -30,6 +39,37 @@ pub enum Failure {
     /// The hub's answer or an index does not make sense.
     #[error("unexpected answer: {0}")]
     Malformed(String),
+    /// What came is not what the hub says the file is, twice.
+    #[error("{file}: expected {expected}, found {found}")]
+    Corrupted {
+        /// The file.
+        file: String,
+        /// Its size or digest by the hub's listing.
+        expected: String,
+        /// Those of what came.
+        found: String,
+    },
+    /// Less space than the files that are missing need.
+    #[error(
+        "{path}: expected {expected} of free space for the files that are missing, found {found}"
+    )]
+    Space {
+        /// The hub's cache.
+        path: String,
+        /// What is needed.
+        expected: String,
+        /// What is free.
+        found: String,
+    },
+    /// The hub's cache cannot be read or written, or the user asked to stop.
+    #[error(transparent)]
+    Local(Box<router_stats::Error>),
+}
+
+impl From<router_stats::Error> for Failure {
+    fn from(error: router_stats::Error) -> Self {
+        Self::Local(Box::new(error))
+    }
 }
 
 impl Failure {
@@ -37,42 +77,32 @@ impl Failure {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Unauthorized => "set HF_TOKEN, or run `hf auth login`; private and gated models need it",
-            Self::Forbidden => "accept the model's terms on its page, with the account the token belongs to",
-            Self::NotFound => "check the spelling of org/name and --hf-revision; private models also need HF_TOKEN",
-            Self::Status(_) | Self::Transport(_) => {
+            Self::Gated(401) => "accept the model's terms on its page, then set HF_TOKEN or run `hf auth login`",
+            Self::Gated(_) | Self::Forbidden => "accept the model's terms on its page, with the account the token belongs to; a fine-grained token needs leave to read gated models",
+            Self::NotFound(_) => "check the spelling of org/name and of the revision; private models also need HF_TOKEN",
+            Self::Status(_) | Self::Transport(_) | Self::Busy { .. } => {
                 "the same command continues where it stopped; HF_HUB_OFFLINE=1 uses what is already there"
             }
             Self::Offline(_) => "unset HF_HUB_OFFLINE to download it, or name a local directory",
             Self::NoCheckpoint(_) => "only safetensors checkpoints can be pruned; look for another repository of the model",
             Self::Malformed(_) => "check HF_ENDPOINT; the server there does not speak the hub's protocol",
+            Self::Corrupted { .. } => "nothing of it was kept; run it again, and if it fails again the hub's copy or the network changes files",
+            Self::Space { .. } => "free some space, or set HF_HUB_CACHE to a larger disk; what is already downloaded is kept",
+            Self::Local(_) => "what was downloaded stays; the same command continues where it stopped",
         }
     }
 
-    /// What an HTTP status other than success means.
-    pub(super) fn of_status(status: u16) -> Self {
-        match status {
-            401 => Self::Unauthorized,
-            403 => Self::Forbidden,
-            404 => Self::NotFound,
-            status => Self::Status(status),
-        }
-    }
-}
-
-impl From<ApiError> for Failure {
-    fn from(error: ApiError) -> Self {
-        match error {
-            ApiError::RequestError(error) => {
-                let reason = error.to_string();
-                let response = error.into_response();
-                response.map_or(Self::Transport(reason), |response| {
-                    Self::of_status(response.status())
-                })
+    /// What an HTTP status other than success means; `code` is the hub's
+    /// `X-Error-Code`.
+    pub(super) fn of_status(status: u16, code: Option<&str>) -> Self {
+        match (status, code) {
+            (401 | 403, Some("GatedRepo")) => Self::Gated(status),
+            (401 | 404, Some("RepoNotFound" | "RevisionNotFound" | "EntryNotFound")) | (404, _) => {
+                Self::NotFound(status)
             }
-            ApiError::MissingHeader(_)
-            | ApiError::InvalidHeader(_)
-            | ApiError::ParseIntError(_) => Self::Malformed(error.to_string()),
-            error => Self::Transport(error.to_string()),
+            (401, _) => Self::Unauthorized,
+            (403, _) => Self::Forbidden,
+            (status, _) => Self::Status(status),
         }
     }
 }

@@ -54,7 +54,7 @@ pub(super) fn summary(plan: &ValidPlan) -> String {
     let mut text = format!(
         "{}, {}: keep {} of {} experts in {} layers",
         plan.method.criterion,
-        plan.method.allocator,
+        plan.method.allocation(),
         experts(&plan.after),
         experts(&plan.before),
         plan.after

@@ -68,7 +68,7 @@ pub fn evaluate(
     let key = Key::new("eval")
         .with(&model.fingerprint)
         .with(&model.companions)
-        .with_json(&(&keep.layers, &keep.experts))?
+        .with_keep(keep)?
         .with(&held_out.hash())
         .with(&options.identity())
         .finish();

@@ -10,8 +10,8 @@ use router_stats::family::Serving;
 use safetensors::Dtype;
 
 use super::{
-    decide, evaluate, measure, within_loss, Calibration, EvaluationOptions, LossLimit, Model,
-    ModelSource, Reporter, Texts,
+    decide, evaluate, measure, searched, uneven, within_loss, Calibration, EvaluationOptions,
+    LossLimit, Model, ModelSource, Reporter, SearchOn, Texts,
 };
 use crate::cache::Cache;
 use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
@@ -25,8 +25,15 @@ pub enum Change {
     Nothing,
     /// What a plan file says.
     Plan(PathBuf),
+    /// What this plan says.
+    Given {
+        /// What the plan is called.
+        name: String,
+        /// The plan, not yet checked.
+        plan: Box<Plan>,
+    },
     /// What these options make of the statistics.
-    Make(PlanOptions),
+    Make(Box<PlanOptions>),
 }
 
 /// A model and what is to become of it.
@@ -83,11 +90,15 @@ impl Job {
         match &self.change {
             Change::Nothing => name,
             Change::Plan(path) => format!("{name}-{}", plan_name(path)),
+            Change::Given { name: of, .. } => format!("{name}-{of}"),
             Change::Make(options) => {
                 let mut id = name;
                 let mut method = options.criterion.clone();
                 if options.allocator != PlanOptions::default().allocator {
                     method = format!("{method}-{}", options.allocator);
+                }
+                if let Some(search) = &options.search {
+                    method = format!("{method}-{}", search.name);
                 }
                 if let Some(target) = options.target {
                     id += &format!("-{method}-{}", target.value());
@@ -123,13 +134,26 @@ impl Job {
         let model = self.source.open(&self.device, cache, reporter)?;
         let images = self.served(&model)?;
         let texts = || Texts::new(&self.texts, &model, cache, reporter);
+        let given = |plan: ValidPlan| -> Result<_> {
+            reporter.report("Planned", &decide::summary(&plan));
+            Ok((plan, self.evaluation.as_ref().map(|_| texts()).transpose()?))
+        };
         let (plan, texts) = match &self.change {
             Change::Nothing => return self.unchanged(&model, images),
-            Change::Plan(path) => {
-                let plan =
-                    ValidPlan::read(path, model.checkpoint(), model.family(), model.topology())?;
-                reporter.report("Planned", &decide::summary(&plan));
-                (plan, self.evaluation.as_ref().map(|_| texts()).transpose()?)
+            Change::Plan(path) => given(ValidPlan::read(
+                path,
+                model.checkpoint(),
+                model.family(),
+                model.topology(),
+            )?)?,
+            Change::Given { plan, .. } => {
+                let (checkpoint, family) = (model.checkpoint(), model.family());
+                given(ValidPlan::new(
+                    (**plan).clone(),
+                    checkpoint,
+                    family,
+                    model.topology(),
+                )?)?
             }
             Change::Make(options) => {
                 // An impossible budget is refused before the long work.
@@ -148,8 +172,20 @@ impl Job {
                     cache,
                     reporter,
                 )?;
-                let plan = match (options.max_loss, &self.evaluation) {
-                    (Some(most), Some(evaluation)) => {
+                let plan = match (&options.search, options.max_loss, &self.evaluation) {
+                    (Some(by), ..) => {
+                        let stats = measured.read()?;
+                        // What could not be served is not searched for.
+                        if let Some(uneven) = uneven(&model, &stats, options)? {
+                            self.layout(&model, &uneven)?;
+                        }
+                        let on = SearchOn {
+                            corpus: &texts.calibration,
+                            pack: &self.calibration.pack(),
+                        };
+                        searched(&model, &stats, options, by, on, cache, reporter)?
+                    }
+                    (None, Some(most), Some(evaluation)) => {
                         let limit = LossLimit {
                             most,
                             held_out: &texts.held_out,
@@ -158,14 +194,14 @@ impl Job {
                         let stats = measured.read()?;
                         within_loss(&model, &stats, options, limit, cache, reporter)?
                     }
-                    (Some(most), None) => {
+                    (None, Some(most), None) => {
                         return Err(Error::Option {
                             option: "--max-loss",
                             expected: "an evaluation to measure it".to_owned(),
                             found: format!("{most} without one"),
                         })
                     }
-                    (None, _) => decide(&model, &measured, options, cache, reporter)?,
+                    (None, None, _) => decide(&model, &measured, options, cache, reporter)?,
                 };
                 (plan, Some(texts))
             }
@@ -326,11 +362,11 @@ mod tests {
     #[test]
     fn ids_tell_what_was_done() {
         let options = |experts, drop_layers| {
-            Change::Make(PlanOptions {
+            Change::Make(Box::new(PlanOptions {
                 experts,
                 drop_layers,
                 ..PlanOptions::default()
-            })
+            }))
         };
         assert_eq!(id(Change::Nothing), "base");
         assert_eq!(id(Change::Plan("x/half.plan.json".into())), "base-half");
@@ -346,10 +382,10 @@ mod tests {
             "base-reap-keep64-drop2"
         );
         assert_eq!(
-            id(Change::Make(PlanOptions {
+            id(Change::Make(Box::new(PlanOptions {
                 target: Some(SizeTarget::Bytes(12 << 30)),
                 ..PlanOptions::default()
-            })),
+            }))),
             "base-reap-12GiB"
         );
         assert_eq!(

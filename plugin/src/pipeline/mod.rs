@@ -6,8 +6,10 @@
 //! measure    text → statistics                  cached by model, tokenizer, text, settings
 //! stable     text → statistics of no more of it than the decision needs
 //! decide     statistics → a plan                cached by statistics and options
+//! searched   statistics and text → the best plan of a search; its candidates are cached
 //! evaluate   a plan → what it costs             cached by plan and text
 //! within     a loss → the plan that stays in it  cached by plan and text
+//! replan     a budget and more text → another plan, of which nothing is cached
 //! write      a plan → a checkpoint              cached by plan, tokenizer and layout
 //! job        all of them behind one call
 //! ```
@@ -19,7 +21,9 @@ mod decide;
 mod evaluate;
 mod job;
 mod measure;
+mod replan;
 mod resolve;
+mod searched;
 mod stable;
 #[cfg(test)]
 mod tests;
@@ -33,7 +37,9 @@ pub use decide::decide;
 pub use evaluate::{evaluate, EvaluationOptions};
 pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
+pub use replan::{replan, Beside};
 pub use resolve::{Model, ModelSource};
+pub use searched::{searched, uneven, SearchOn};
 pub(crate) use stable::summary as stability_summary;
 pub use stable::{resampled, until_stable, Chunks, Settled, UntilStable};
 pub use texts::{bundled_calibration, bundled_held_out, read, sequences, Texts, HELD_OUT};

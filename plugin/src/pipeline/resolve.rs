@@ -19,9 +19,10 @@ use crate::{Error, Result};
 /// Which model, as a person says it.
 #[derive(Debug, Clone, Default)]
 pub struct ModelSource {
-    /// A directory or a hub id; `None` is the demo model.
+    /// A directory or a hub id, with its revision or not: `org/name@v1`. `None`
+    /// is the demo model.
     pub model: Option<String>,
-    /// Revision on the hub.
+    /// Revision on the hub, if the id names none.
     pub revision: Option<String>,
     /// Token for the hub.
     pub token: Token,
@@ -33,7 +34,7 @@ impl ModelSource {
         let Some(model) = &self.model else {
             return demo::NAME.to_owned();
         };
-        let path = Path::new(model);
+        let path = Path::new(self.hub().map_or(model.as_str(), |(id, _)| id));
         // `.` and `..` have a name only as absolute paths.
         let absolute = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let named = if path.is_dir() { &absolute } else { path };
@@ -44,9 +45,15 @@ impl ModelSource {
 
     /// How others get the model: its id, if it is one on the hub.
     pub fn hub_id(&self) -> Option<String> {
-        self.model
-            .clone()
-            .filter(|model| hub::is_id(model) && !Path::new(model).exists())
+        self.hub().map(|(id, _)| id.to_owned())
+    }
+
+    /// Id and revision of a model that is on the hub.
+    fn hub(&self) -> Option<(&str, Option<&str>)> {
+        let model = self.model.as_deref()?;
+        let (id, revision) = hub::split_revision(model);
+        let named = hub::is_id(id) && !Path::new(model).exists();
+        named.then_some((id, revision.or(self.revision.as_deref())))
     }
 
     /// Finds the model's files, downloading them if it has to.
@@ -69,18 +76,21 @@ impl ModelSource {
             }
             return Ok(path.to_path_buf());
         }
-        if !hub::is_id(model) {
+        let Some((id, revision)) = self.hub() else {
             return Err(Error::NoSuchModel {
                 model: model.clone(),
             });
+        };
+        if let (Some(flag), Some(named)) = (&self.revision, hub::split_revision(model).1) {
+            return Err(Error::Option {
+                option: "--hf-revision",
+                expected: format!("one revision, and {model} names {named}"),
+                found: flag.clone(),
+            });
         }
-        let snapshot = Hub::from_env(self.token.clone()).snapshot(
-            model,
-            self.revision.as_deref(),
-            reporter,
-        )?;
+        let snapshot = Hub::from_env(self.token.clone()).snapshot(id, revision, reporter)?;
         let commit: String = snapshot.commit.chars().take(7).collect();
-        reporter.report("Resolved", &format!("{model} @ {commit}"));
+        reporter.report("Resolved", &format!("{id} @ {commit}"));
         Ok(snapshot.dir)
     }
 
@@ -200,6 +210,7 @@ mod tests {
     fn names_are_the_last_part_of_paths_and_ids() {
         assert_eq!(ModelSource::default().name(), "demo");
         assert_eq!(name("Qwen/Qwen3-30B-A3B"), "Qwen3-30B-A3B");
+        assert_eq!(name("Qwen/Qwen3-30B-A3B@refs/pr/1"), "Qwen3-30B-A3B");
         assert_eq!(name("/no/such/dir"), "dir");
         let here = std::env::current_dir().unwrap();
         assert_eq!(name("."), here.file_name().unwrap().to_str().unwrap());

@@ -85,10 +85,10 @@ fn job(model: &Path, place: &Path, reporter: Arc<Notes>) -> Job {
             model: Some(model.display().to_string()),
             ..ModelSource::default()
         },
-        change: Change::Make(PlanOptions {
+        change: Change::Make(Box::new(PlanOptions {
             experts: Some(ExpertBudget::Fraction(0.5)),
             ..PlanOptions::default()
-        }),
+        })),
         texts: vec![stories()],
         calibration: calibration(),
         evaluation: None,

@@ -1,10 +1,11 @@
 //! Statistics, a mixture and a budget → what happens to every layer.
 
-use router_stats::family::Topology;
+use router_stats::family::{Keep, Topology};
 use router_stats::stats::Stats;
 
 use super::constraints::Constraints;
 use super::coverage::{balance, coverage};
+use super::space::{Open, Space};
 use super::{ExpertBudget, LayerPlan, PlanOptions};
 use crate::allocate::{self, Allocator};
 use crate::check::{expect_finite, expect_len};
@@ -109,16 +110,7 @@ impl<'a> Choice<'a> {
         weights: &[f64],
         budget: Option<ExpertBudget>,
     ) -> Result<Vec<LayerPlan>> {
-        let mut scores = Vec::with_capacity(self.topology.layers());
-        for layer in 0..self.topology.layers() {
-            scores.push(self.scores(layer, weights)?);
-        }
-        let rankings: Vec<Ranking> = scores
-            .iter()
-            .zip(&self.protected)
-            .enumerate()
-            .map(|(layer, (scores, protected))| Ranking::new(scores, protected, self.groups(layer)))
-            .collect();
+        let (scores, rankings) = self.ranked(weights)?;
         let ranks = self.ranks(&scores, &rankings, budget)?;
         let decided = rankings.into_iter().zip(ranks).zip(scores).enumerate();
         Ok(decided
@@ -136,6 +128,83 @@ impl<'a> Choice<'a> {
             .collect())
     }
 
+    /// What can be chosen at `budget` in place of what `fixed` keeps.
+    ///
+    /// # Errors
+    /// Those of [`layers`](Self::layers).
+    pub(super) fn space(
+        &self,
+        weights: &[f64],
+        budget: ExpertBudget,
+        fixed: Keep,
+    ) -> Result<Space> {
+        let (scores, rankings) = self.ranked(weights)?;
+        let budget = Some(budget);
+        let seen = self.seen(&scores, &rankings, budget, &self.even(budget)?)?;
+        let open = seen.into_iter().map(|(layer, seen)| Open {
+            layer,
+            ranking: rankings[layer].clone(),
+            protected: self.protected[layer].clone(),
+            seen,
+        });
+        Ok(Space::new(open.collect(), fixed))
+    }
+
+    /// Scores and order of the experts of every layer.
+    fn ranked(&self, weights: &[f64]) -> Result<(Vec<Vec<f64>>, Vec<Ranking>)> {
+        let scores = (0..self.topology.layers()).map(|layer| self.scores(layer, weights));
+        let scores = scores.collect::<Result<Vec<_>>>()?;
+        let protected = scores.iter().zip(&self.protected).enumerate();
+        let rankings = protected.map(|(layer, (scores, protected))| {
+            Ranking::new(scores, protected, self.groups(layer))
+        });
+        let rankings = rankings.collect();
+        Ok((scores, rankings))
+    }
+
+    /// Ranks that an even split keeps of each layer: `[L]`.
+    fn even(&self, budget: Option<ExpertBudget>) -> Result<Vec<usize>> {
+        let kept = match budget {
+            Some(budget) => budget.per_layer(self.topology)?,
+            None => self.topology.experts(),
+        };
+        let ranks = kept.iter().enumerate();
+        Ok(ranks
+            .map(|(layer, kept)| kept / self.groups(layer))
+            .collect())
+    }
+
+    /// The layers whose experts are decided about, with what allocators see of
+    /// them, `even` being an even split `[L]`.
+    fn seen(
+        &self,
+        scores: &[Vec<f64>],
+        rankings: &[Ranking],
+        budget: Option<ExpertBudget>,
+        even: &[usize],
+    ) -> Result<Vec<(usize, allocate::Layer)>> {
+        let mut seen = Vec::new();
+        for (layer, ranking) in rankings.iter().enumerate() {
+            let Some(moe) = self.topology.moe(layer).filter(|_| !self.dropped[layer]) else {
+                continue;
+            };
+            if let Some(budget) = budget {
+                budget.leaves_floor(self.topology, layer, even[layer] * self.groups(layer))?;
+            }
+            let own = allocate::Layer {
+                ranks: (0..ranking.ranks())
+                    .map(|rank| ranking.rank(rank).map(|e| scores[layer][e]).collect())
+                    .collect(),
+                least: (moe.router.floor() / moe.router.group_count())
+                    .max(ranking.protected_ranks()),
+                even: even[layer],
+                expert_bytes: self.expert_bytes[layer],
+            };
+            seen.push((layer, own));
+        }
+        Ok(seen)
+    }
+
     /// How many ranks of experts each layer keeps: `[L]`.
     fn ranks(
         &self,
@@ -143,34 +212,9 @@ impl<'a> Choice<'a> {
         rankings: &[Ranking],
         budget: Option<ExpertBudget>,
     ) -> Result<Vec<usize>> {
-        let kept = match budget {
-            Some(budget) => budget.per_layer(self.topology)?,
-            None => self.topology.experts(),
-        };
-        let mut ranks: Vec<usize> = (0..kept.len())
-            .map(|layer| kept[layer] / self.groups(layer))
-            .collect();
-        // The allocator sees the layers whose experts it decides about.
-        let mut staying = Vec::new();
-        let mut seen = Vec::new();
-        for (layer, ranking) in rankings.iter().enumerate() {
-            let Some(moe) = self.topology.moe(layer).filter(|_| !self.dropped[layer]) else {
-                continue;
-            };
-            if let Some(budget) = budget {
-                budget.leaves_floor(self.topology, layer, kept[layer])?;
-            }
-            staying.push(layer);
-            seen.push(allocate::Layer {
-                ranks: (0..ranking.ranks())
-                    .map(|rank| ranking.rank(rank).map(|e| scores[layer][e]).collect())
-                    .collect(),
-                least: (moe.router.floor() / moe.router.group_count())
-                    .max(ranking.protected_ranks()),
-                even: ranks[layer],
-                expert_bytes: self.expert_bytes[layer],
-            });
-        }
+        let mut ranks = self.even(budget)?;
+        let seen = self.seen(scores, rankings, budget, &ranks)?;
+        let (staying, seen): (Vec<usize>, Vec<allocate::Layer>) = seen.into_iter().unzip();
         // A protected layer may take more than its share, but not all together.
         let over = |cost: fn(&allocate::Layer) -> u64| {
             let sum = |ranks: fn(&allocate::Layer) -> usize| -> u64 {

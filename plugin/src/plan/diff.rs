@@ -1,6 +1,7 @@
 //! How two plans for one model differ.
 
 use serde::Serialize;
+use serde_json::{json, Value};
 
 use super::{LayerPlan, Plan};
 use crate::error::{Error, Result};
@@ -48,6 +49,28 @@ impl LayerDifference {
     pub fn is_same(&self) -> bool {
         let [first, second] = self.dropped;
         first == second && self.only_first.is_empty() && self.only_second.is_empty()
+    }
+}
+
+impl Difference {
+    /// What `plan diff --json` says of two plans with these names.
+    pub fn describe(&self, names: [&str; 2], plans: [&Plan; 2]) -> Value {
+        let side = |index: usize| {
+            json!({
+                "plan": names[index],
+                "stats": plans[index].stats,
+                "method": plans[index].method,
+                "after": plans[index].after,
+            })
+        };
+        json!({
+            "kind": "plan_diff",
+            "model": plans[0].model,
+            "first": side(0),
+            "second": side(1),
+            "relation": self.relation,
+            "layers": self.layers,
+        })
     }
 }
 

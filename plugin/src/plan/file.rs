@@ -113,7 +113,7 @@ mod tests {
             "{}",
             lines[2]
         );
-        assert!(text.starts_with("{\n  \"version\": 2,\n"), "{text}");
+        assert!(text.starts_with("{\n  \"version\": 3,\n"), "{text}");
     }
 
     #[test]
@@ -137,12 +137,37 @@ mod tests {
     }
 
     #[test]
+    fn a_search_is_recorded_and_left_out_where_there_was_none() {
+        assert!(!text().contains("\"search\""));
+        let mut plan = fixture::half().plan().clone();
+        let worth = |overlap| crate::plan::Fitness { overlap, nll: 2.5 };
+        plan.method.search = Some(crate::plan::Searched {
+            name: "evolution".to_owned(),
+            tokens: 8192,
+            text: "c0ffee".to_owned(),
+            candidates: 40,
+            before: worth(0.1 + 0.2),
+            after: worth(0.75),
+        });
+        assert_eq!(plan.method.allocation(), "evolution");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x.plan.json");
+        write(&plan, &path).unwrap();
+        assert_eq!(read(&path).unwrap(), plan);
+        // A plan of version 2 says nothing of searches.
+        let mut plan = fixture::half().plan().clone();
+        plan.version = 2;
+        write(&plan, &path).unwrap();
+        assert_eq!(read(&path).unwrap(), plan);
+    }
+
+    #[test]
     fn another_version_is_refused_before_its_fields_are_read() {
-        let error = refused("{\"version\": 3, \"something\": []}");
+        let error = refused("{\"version\": 4, \"something\": []}");
         assert!(
             error
                 .to_string()
-                .ends_with("x.plan.json: plan version 3; this build reads 1 to 2"),
+                .ends_with("x.plan.json: plan version 4; this build reads 1 to 3"),
             "{error}"
         );
         assert_eq!(error.hint().unwrap(), "run `plan` again with this version");

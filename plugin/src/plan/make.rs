@@ -14,11 +14,11 @@ use super::size::expert_bytes;
 use super::validate::{validate, Target};
 use super::{
     constraints, Asked, DomainShare, ExpertBudget, Method, Plan, PlanOptions, PlannedFrom,
-    PlannedModel, Size, ValidPlan,
+    PlannedModel, Searched, Size, Space, ValidPlan,
 };
 use crate::check::expect_len;
 use crate::error::{Error, Result};
-use crate::{allocate, layers, saliency};
+use crate::{allocate, layers, saliency, search};
 
 /// Decides which experts and layers go, as [`Planner::plan`] does.
 ///
@@ -88,8 +88,12 @@ impl<'a> Planner<'a> {
         if let Some(target) = self.options.target {
             return self.fit(target);
         }
-        let weights = self.balanced(self.options.experts)?;
-        self.with(self.options.experts, &weights)
+        let Some(budget) = self.options.experts else {
+            return self.with(None, &self.balanced(None)?);
+        };
+        let family = [&[budget][..], &self.options.nested_with].concat();
+        let weights = self.balanced(self.smallest(&family)?)?;
+        self.with(Some(budget), &weights)
     }
 
     /// One plan for each of `budgets`, which stand in for that of the options.
@@ -99,6 +103,15 @@ impl<'a> Planner<'a> {
     /// # Errors
     /// Those of [`plan`](Self::plan).
     pub fn nested(&self, budgets: &[ExpertBudget]) -> Result<Vec<ValidPlan>> {
+        let weights = self.balanced(self.smallest(budgets)?)?;
+        budgets
+            .iter()
+            .map(|&budget| self.with(Some(budget), &weights))
+            .collect()
+    }
+
+    /// The budget that keeps fewest experts, the first of equals.
+    fn smallest(&self, budgets: &[ExpertBudget]) -> Result<Option<ExpertBudget>> {
         let mut smallest: Option<(usize, ExpertBudget)> = None;
         for &budget in budgets {
             let kept = budget.per_layer(self.target.topology())?.iter().sum();
@@ -106,11 +119,48 @@ impl<'a> Planner<'a> {
                 smallest = Some((kept, budget));
             }
         }
-        let weights = self.balanced(smallest.map(|(_, budget)| budget))?;
-        budgets
-            .iter()
-            .map(|&budget| self.with(Some(budget), &weights))
-            .collect()
+        Ok(smallest.map(|(_, budget)| budget))
+    }
+
+    /// What a search may keep in place of what `plan`, which this made, keeps;
+    /// `None` if no expert has to go.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Self::plan).
+    pub fn space(&self, plan: &ValidPlan) -> Result<Option<Space>> {
+        let Some(budget) = plan.plan().method.asked.experts else {
+            return Ok(None);
+        };
+        let domains = plan.plan().stats.domains.iter();
+        let weights: Vec<f64> = domains.map(|domain| domain.weight).collect();
+        let space = self.choice.space(&weights, budget, plan.keep().clone())?;
+        Ok(Some(space))
+    }
+
+    /// `plan`, which this made, with other experts in place of those it keeps,
+    /// and what found them.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the model cannot be cut so.
+    pub fn with_experts(
+        &self,
+        plan: &ValidPlan,
+        keep: &Keep,
+        search: Option<Searched>,
+    ) -> Result<ValidPlan> {
+        let mut plan = plan.plan().clone();
+        for (layer, kept) in plan.layers.iter_mut().zip(&keep.experts) {
+            layer.kept.clone_from(kept);
+            layer.removed = (0..layer.scores.len())
+                .filter(|expert| !kept.contains(expert))
+                .collect();
+        }
+        let shares = coverage(self.stats, &plan.layers)?;
+        for (domain, share) in plan.stats.domains.iter_mut().zip(shares) {
+            domain.coverage = share;
+        }
+        plan.method.search = search;
+        validate(plan, "the plan", &self.target)
     }
 
     fn balanced(&self, budget: Option<ExpertBudget>) -> Result<Vec<f64>> {
@@ -137,6 +187,7 @@ impl<'a> Planner<'a> {
             method: Method {
                 criterion: options.criterion.clone(),
                 allocator: options.allocator.clone(),
+                search: None,
                 layer_criterion: options.layer_criterion.clone(),
                 seed: options.seed,
                 asked: Asked {
@@ -165,6 +216,7 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     saliency::criterion(&options.criterion)?;
     allocate::allocator(&options.allocator)?;
     layers::layer_criterion(&options.layer_criterion)?;
+    check_search(options)?;
     constraints::check(options, topology)?;
     if let Some(budget) = options.drop_layers {
         budget.of(topology.layers())?;
@@ -176,6 +228,26 @@ pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     // Layers that are dropped meet no floor, but which they are is not known
     // yet; every layer of the families at hand has the same floor.
     (0..topology.layers()).try_for_each(|layer| budget.leaves_floor(topology, layer, kept[layer]))
+}
+
+/// Fails for a search that no search is, or that has no budget to spend.
+fn check_search(options: &PlanOptions) -> Result<()> {
+    let Some(asked) = &options.search else {
+        return Ok(());
+    };
+    search::search(&asked.name)?;
+    match (options.max_loss, options.experts, options.target) {
+        (None, None, None) | (Some(_), ..) => Err(Error::Option {
+            option: "--search",
+            expected: "a budget of experts to spend, such as --prune-experts 0.5 or --target-size"
+                .to_owned(),
+            found: options.max_loss.map_or_else(
+                || "none".to_owned(),
+                |most| format!("--max-loss {most}, at which every budget would be searched"),
+            ),
+        }),
+        _ => Ok(()),
+    }
 }
 
 /// One weight per domain of the statistics, with those of `options` in place.

@@ -18,7 +18,9 @@ pub(crate) mod fixture;
 mod json;
 mod make;
 mod options;
+mod searched;
 mod size;
+mod space;
 mod super_experts;
 mod target;
 #[cfg(test)]
@@ -32,14 +34,17 @@ pub use constraints::{Constraints, ExpertId};
 pub use diff::{diff, Difference, LayerDifference, Relation};
 pub use file::{read, write};
 pub use make::{check, check_target, plan, Planner};
-pub use options::PlanOptions;
+pub use options::{PlanOptions, SearchOptions};
+pub use searched::{Fitness, Searched};
 pub use size::Size;
+pub use space::{Open, Space};
 pub use target::SizeTarget;
 pub use validate::ValidPlan;
 
-/// Version of the plan format that this build writes. Version 1, which it also
-/// reads, has neither [`Method::constraints`] nor [`DomainShare::coverage`].
-pub const VERSION: u32 = 2;
+/// Version of the plan format that this build writes. It also reads version 2,
+/// which has no [`Method::search`], and version 1, which has neither
+/// [`Method::constraints`] nor [`DomainShare::coverage`].
+pub const VERSION: u32 = 3;
 
 /// A decision about one model, with its reasons.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -127,6 +132,9 @@ pub struct Method {
     pub criterion: String,
     /// How many in which layer: a name of [`crate::allocate::ALLOCATORS`].
     pub allocator: String,
+    /// What was found in place of the allocator's split, if it was searched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Searched>,
     /// Which layers: a name of [`crate::layers::LAYER_CRITERIA`].
     pub layer_criterion: String,
     /// Seed of criteria that draw at random.
@@ -136,6 +144,15 @@ pub struct Method {
     /// What was respected beside it.
     #[serde(default)]
     pub constraints: Constraints,
+}
+
+impl Method {
+    /// What decided how many experts stay in which layer: the search if there
+    /// was one, else the allocator.
+    pub fn allocation(&self) -> &str {
+        let search = self.search.as_ref();
+        search.map_or(&self.allocator, |search| &search.name)
+    }
 }
 
 /// What was asked for.

@@ -1,6 +1,8 @@
 //! What can be asked of a plan.
 
-use super::{ExpertBudget, ExpertId, LayerBudget, SizeTarget};
+use std::time::Duration;
+
+use super::{ExpertBudget, ExpertId, LayerBudget, Plan, SizeTarget};
 use crate::{allocate, layers, saliency};
 
 /// What is asked of a plan. The default keeps everything.
@@ -10,6 +12,9 @@ pub struct PlanOptions {
     pub criterion: String,
     /// How many in which layer: a name of [`allocate::ALLOCATORS`].
     pub allocator: String,
+    /// Whether candidates are run to find something better than the allocator's
+    /// split; it takes calibration text: [`searched`](crate::pipeline::searched).
+    pub search: Option<SearchOptions>,
     /// How many experts go; `None` keeps all.
     pub experts: Option<ExpertBudget>,
     /// What the result may weigh; it stands in for [`experts`](Self::experts).
@@ -34,6 +39,47 @@ pub struct PlanOptions {
     /// Whether the weights are only where to begin, to find those under which
     /// the worst domain keeps most of its expert output.
     pub balance_domains: bool,
+    /// Budgets of other plans that this one is to be nested with, as
+    /// [`Planner::nested`](super::Planner::nested) has it.
+    pub nested_with: Vec<ExpertBudget>,
+}
+
+impl PlanOptions {
+    /// What `plan` was asked for, to be asked again of other statistics, without
+    /// a search. Its domains have the weights that it gave them.
+    pub fn of(plan: &Plan) -> Self {
+        let method = &plan.method;
+        let constraints = &method.constraints;
+        let domains = plan.stats.domains.iter();
+        Self {
+            criterion: method.criterion.clone(),
+            allocator: method.allocator.clone(),
+            // How much time it had is not in the plan.
+            search: None,
+            experts: method.asked.experts,
+            target: method.asked.target,
+            max_loss: method.asked.max_loss,
+            drop_layers: method.asked.layers,
+            layer_criterion: method.layer_criterion.clone(),
+            seed: method.seed,
+            domain_weights: Some(domains.map(|it| (it.name.clone(), it.weight)).collect()),
+            prune_super_experts: constraints.super_experts.is_none(),
+            protect: constraints.protected.clone(),
+            balance_domains: constraints.balanced_domains,
+            nested_with: Vec::new(),
+        }
+    }
+}
+
+/// How a plan is searched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SearchOptions {
+    /// A name of [`crate::search::SEARCHES`].
+    pub name: String,
+    /// Tokens of calibration text over all domains to measure candidates on.
+    pub tokens: usize,
+    /// Time for measuring them.
+    pub time: Duration,
 }
 
 impl Default for PlanOptions {
@@ -41,6 +87,7 @@ impl Default for PlanOptions {
         Self {
             criterion: saliency::CRITERIA[0].name().to_owned(),
             allocator: allocate::ALLOCATORS[0].name().to_owned(),
+            search: None,
             experts: None,
             target: None,
             max_loss: None,
@@ -51,6 +98,7 @@ impl Default for PlanOptions {
             prune_super_experts: false,
             protect: Vec::new(),
             balance_domains: false,
+            nested_with: Vec::new(),
         }
     }
 }
@@ -58,6 +106,17 @@ impl Default for PlanOptions {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::fixture;
+
+    #[test]
+    fn what_a_plan_was_asked_for_can_be_asked_again() {
+        let plan = fixture::half();
+        let again = PlanOptions::of(plan.plan());
+        assert_eq!(again.experts, plan.plan().method.asked.experts);
+        assert_eq!(again.criterion, plan.plan().method.criterion);
+        let domains = plan.plan().stats.domains.len();
+        assert_eq!(again.domain_weights.map(|it| it.len()), Some(domains));
+    }
 
     #[test]
     fn defaults_are_registered() {

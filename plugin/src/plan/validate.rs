@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn another_version_or_family_is_refused() {
         assert!(
-            message(|plan| plan.version = 7).contains("plan version 7; this build reads 1 to 2")
+            message(|plan| plan.version = 7).contains("plan version 7; this build reads 1 to 3")
         );
         assert!(message(|plan| plan.model.family = "mixtral".to_owned())
             .contains("model.family: expected qwen3_moe, found mixtral"));

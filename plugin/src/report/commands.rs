@@ -59,6 +59,10 @@ fn decide(source: &Source<Plan>, stats: Option<&Source<Stats>>, model: &[String]
     if asked.experts.is_some() {
         words.extend(flag("--criterion", &method.criterion));
         words.extend(flag("--allocation", &method.allocator));
+        if let Some(search) = &method.search {
+            words.extend(flag("--search", &search.name));
+            words.extend(flag("--search-tokens", search.tokens));
+        }
     }
     if asked.layers.is_some() {
         words.extend(flag("--layer-criterion", &method.layer_criterion));

@@ -77,7 +77,7 @@ fn plan(source: &Source<Plan>, stats: Option<&Stats>) -> String {
         source.path.display(),
         plan.created_by,
         plan.method.criterion,
-        plan.method.allocator,
+        plan.method.allocation(),
         plan.method.layer_criterion,
         plan.method.seed
     )

@@ -40,7 +40,8 @@ pub(super) fn summary(inputs: &Inputs) -> Option<String> {
     if method.asked.experts.is_some() {
         text.push_str(&format!(
             " Experts are ranked by {} and the budget is shared out by {}.",
-            method.criterion, method.allocator
+            method.criterion,
+            method.allocation()
         ));
     }
     if method.asked.layers.is_some() {

@@ -40,6 +40,11 @@ impl Ranking {
         }
     }
 
+    /// The experts by group: `[G][R]`, the first to stay first.
+    pub fn groups(&self) -> &[Vec<usize>] {
+        &self.groups
+    }
+
     /// Number of ranks, R = E / G.
     pub fn ranks(&self) -> usize {
         self.groups.first().map_or(0, Vec::len)

@@ -4,9 +4,9 @@
 //! [`crate::engine`]'s business. A request passes, in this order: the log and
 //! the counters (`log`), `cors`, the shape of failures (`refusal`), the name
 //! it calls the server by (`host`), the key (`access`), the limits (`limits`),
-//! and the routes of the model (`model`) or of the server itself (`status`,
-//! `docs`). Nothing of a request that shows no key is read, and it waits in no
-//! queue.
+//! and the routes: of `variants`, which pass on to the routes of one `model`,
+//! or of the server itself (`status`, `docs`, `page`). Nothing of a request
+//! that shows no key is read, and it waits in no queue.
 
 mod access;
 mod answer;
@@ -19,8 +19,8 @@ mod limits;
 mod log;
 mod metrics;
 mod model;
-mod models;
 mod options;
+mod page;
 mod plain;
 mod problem;
 mod refusal;
@@ -29,13 +29,13 @@ mod sent;
 mod status;
 mod time;
 mod turn;
+mod variants;
 
 use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
 
 use axum::{middleware, Router};
-use mistralrs_core::MistralRs;
 
 pub use access::{is_open_to_all, ApiKey};
 pub use connection::listen;
@@ -43,45 +43,50 @@ pub use cors::Origins;
 pub use log::Entry;
 pub use options::ServerOptions;
 pub use plain::Plain;
+pub use variants::VariantOptions;
 
-use crate::engine::load::Engine;
 use crate::engine::EngineOptions;
 use crate::pipeline::{Job, Outcome};
 use crate::Result;
 use limits::Limits;
 use log::Observer;
 use metrics::Metrics;
+use variants::Variants;
 
-/// A loaded model behind its routes.
+/// The variants of a model behind their routes.
 pub struct Server {
     router: Router,
-    outcome: Outcome,
-    // Keeps the engine's thread alive.
-    _engine: Arc<MistralRs>,
+    variants: Arc<Variants>,
 }
 
 impl Server {
-    /// Does the job and loads its result. Call it within a runtime that has
-    /// more than one thread.
+    /// Does the job and loads its result, and what is to be served beside it.
+    /// Call it within a runtime that has more than one thread.
     ///
     /// # Errors
     /// Those of the job, and of the engine.
-    pub async fn load(job: Job, engine: EngineOptions, options: ServerOptions) -> Result<Self> {
-        let engine = Engine::load(job, &engine).await?;
+    pub async fn load(
+        job: Job,
+        engine: EngineOptions,
+        variants: &VariantOptions,
+        options: ServerOptions,
+    ) -> Result<Self> {
+        let variants = Variants::load(job, engine, variants).await?;
         let metrics = Arc::new(Metrics::new());
-        let routes = model::routes(&engine, options.slots)?
-            .merge(status::routes(&metrics, &engine.id))
-            .merge(docs::routes());
+        let id = variants.outcomes().into_iter().next().map(|(id, _)| id);
+        let routes = page::routes()
+            .merge(status::routes(&metrics, &id.unwrap_or_default()))
+            .merge(docs::routes())
+            .fallback_service(variants.clone().router());
         Ok(Self {
             router: layers(routes, &metrics, options),
-            outcome: engine.outcome,
-            _engine: engine.mistralrs,
+            variants,
         })
     }
 
-    /// What is served.
-    pub fn outcome(&self) -> &Outcome {
-        &self.outcome
+    /// What is served under which name, the default first.
+    pub fn outcomes(&self) -> Vec<(String, Outcome)> {
+        self.variants.outcomes()
     }
 
     /// Answers requests until `stop` is ready, then finishes the answers that

@@ -41,12 +41,29 @@ pub(super) const ROUTES: &[Route] = &[
     keyed("get", "/v1/models", "Names that `model` may have"),
     keyed("get", "/v1/models/{model}", "One of them"),
     keyed("get", "/v1/pruning", "What was pruned, and what it cost"),
+    keyed("get", "/v1/variants", "Models that are loaded"),
+    keyed(
+        "post",
+        "/v1/variants",
+        "Load another, from a plan or a budget",
+    ),
+    keyed(
+        "delete",
+        "/v1/variants/{id}",
+        "Unload one, after its last answer",
+    ),
+    keyed(
+        "post",
+        "/v1/recalibrate",
+        "Plan again with what clients asked",
+    ),
     keyed("get", "/v1/status", "What the server does at the moment"),
     keyed(
         "get",
         "/metrics",
         "The same and its history, for Prometheus",
     ),
+    open("get", "/", "A page to chat, and to see what was pruned"),
     open("get", "/health", "Whether the server is up"),
     open("get", "/docs", "This API, to read"),
     open("get", "/openapi.json", "This API, for programs"),
@@ -61,7 +78,7 @@ const ASSETS: &str = "/assets/";
 
 /// Whether everyone may see it: what tells nothing of the model or its users.
 pub(super) fn is_open(path: &str) -> bool {
-    path == "/" || path.starts_with(ASSETS) || ROUTES.iter().any(|it| it.open && it.path == path)
+    path.starts_with(ASSETS) || ROUTES.iter().any(|it| it.open && it.path == path)
 }
 
 /// Whether it makes the model compute.
@@ -71,9 +88,6 @@ pub(super) fn runs_model(path: &str) -> bool {
 
 /// The route's name in metrics: paths that clients make up are one.
 pub(super) fn label(path: &str) -> &'static str {
-    if path == "/" {
-        return "/";
-    }
     if path.starts_with(ASSETS) {
         return ASSETS;
     }

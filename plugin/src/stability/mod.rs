@@ -38,13 +38,17 @@ pub const UNREAD: [&str; 2] = [expert::OUTPUT, routing::PAIRS];
 /// # Errors
 /// [`Error::Option`]
 pub fn check(options: &PlanOptions) -> Result<()> {
-    match options.max_loss {
-        None => Ok(()),
-        Some(most) => Err(Error::Option {
-            option: "--max-loss",
+    let undecided = |option, found| {
+        Err(Error::Option {
+            option,
             expected: "a budget that statistics decide, such as --prune-experts 0.5".to_owned(),
-            found: most.to_string(),
-        }),
+            found,
+        })
+    };
+    match (options.max_loss, &options.search) {
+        (None, None) => Ok(()),
+        (Some(most), _) => undecided("--max-loss", most.to_string()),
+        (None, Some(search)) => undecided("--search", search.name.clone()),
     }
 }
 

@@ -149,7 +149,9 @@ fn method(plan: &Plan, layout: Layout) -> String {
         "Experts",
         format!(
             "criterion `{}`, allocation `{}`, seed {}",
-            method.criterion, method.allocator, method.seed
+            method.criterion,
+            method.allocation(),
+            method.seed
         ),
     );
     if method.asked.layers.is_some() {

@@ -289,6 +289,7 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
         method: Method {
             criterion: "reap".into(),
             allocator: "uniform".into(),
+            search: None,
             layer_criterion: "block-influence".into(),
             seed: 0,
             asked: Asked {

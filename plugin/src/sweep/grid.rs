@@ -4,7 +4,7 @@ use prune_eval::sweep::{axis, Point};
 use router_stats::family::Topology;
 use router_stats::forward::Quantization;
 
-use crate::plan::{ExpertBudget, LayerBudget, PlanOptions};
+use crate::plan::{ExpertBudget, LayerBudget, PlanOptions, SearchOptions};
 use crate::{allocate, layers, saliency, Result};
 
 /// What is varied: every combination is a point. Where no expert goes, criteria
@@ -16,6 +16,8 @@ pub struct Grid {
     pub criteria: Vec<String>,
     /// How many in which layer: names of [`allocate::ALLOCATORS`].
     pub allocators: Vec<String>,
+    /// What looks for better splits than those of allocators, beside them.
+    pub searches: Vec<SearchOptions>,
     /// Fractions of the experts that go; 0 is none.
     pub fractions: Vec<f64>,
     /// Layers that go; 0 is none.
@@ -114,8 +116,9 @@ impl Grid {
                 continue;
             }
             for criterion in &self.criteria {
-                let methods = self.allocators.iter();
-                experts.extend(methods.map(|allocator| Some((criterion, allocator, fraction))));
+                let splits = self.allocators.iter().map(Split::Allocator);
+                let splits = splits.chain(self.searches.iter().map(Split::Search));
+                experts.extend(splits.map(|split| Some((criterion, split, fraction))));
             }
         }
         let mut layers = Vec::new();
@@ -155,15 +158,18 @@ impl Grid {
             domain_weights: on.weights(domains),
             ..self.common.clone()
         };
-        if let Some((criterion, allocator, fraction)) = budget.experts {
+        if let Some((criterion, split, fraction)) = budget.experts {
             point = point
                 .text(axis::CRITERION, criterion)
                 .number(axis::PRUNE_EXPERTS, fraction);
-            if *allocator != PlanOptions::default().allocator {
-                point = point.text(axis::ALLOCATION, allocator);
+            match split {
+                Split::Allocator(allocator) => options.allocator.clone_from(allocator),
+                Split::Search(search) => options.search = Some(search.clone()),
+            }
+            if split.name() != PlanOptions::default().allocator {
+                point = point.text(axis::ALLOCATION, split.name());
             }
             options.criterion.clone_from(criterion);
-            options.allocator.clone_from(allocator);
             options.experts = Some(ExpertBudget::Fraction(fraction));
         }
         if let Some((layers, by)) = budget.layers {
@@ -189,9 +195,25 @@ impl Grid {
 /// What goes, by which method.
 #[derive(Clone, Copy)]
 struct Budget<'a> {
-    /// Criterion, allocator and fraction.
-    experts: Option<(&'a String, &'a String, f64)>,
+    /// Criterion, split over layers and fraction.
+    experts: Option<(&'a String, Split<'a>, f64)>,
     layers: Option<(LayerBudget, &'a String)>,
+}
+
+/// What decides how many experts go in which layer.
+#[derive(Clone, Copy)]
+enum Split<'a> {
+    Allocator(&'a String),
+    Search(&'a SearchOptions),
+}
+
+impl Split<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Allocator(name) => name,
+            Self::Search(search) => &search.name,
+        }
+    }
 }
 
 impl Budget<'_> {
@@ -230,6 +252,7 @@ impl Default for Grid {
         Self {
             criteria: vec![saliency::CRITERIA[0].name().to_owned()],
             allocators: vec![allocate::ALLOCATORS[0].name().to_owned()],
+            searches: Vec::new(),
             fractions: vec![0.0],
             drop_layers: vec![LayerBudget::Count(0)],
             layer_criteria: vec![layers::LAYER_CRITERIA[0].name().to_owned()],

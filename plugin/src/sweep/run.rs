@@ -13,7 +13,9 @@ use router_stats::forward::{self, Quantization};
 use super::progress::OfGrid;
 use super::{Grid, Wanted};
 use crate::cache::{make_parent, Cache, Key};
-use crate::pipeline::{measure, sequences, Calibration, EvaluationOptions, Model, Reporter};
+use crate::pipeline::{
+    measure, searched, sequences, Calibration, EvaluationOptions, Model, Reporter, SearchOn,
+};
 use crate::plan::{self, Size};
 use crate::{Error, Result};
 
@@ -188,6 +190,7 @@ fn settings(job: &SweepJob<'_>, text: &str) -> BTreeMap<String, String> {
             .collect();
         weights.join(",")
     };
+    let searches = || job.grid.searches.first();
     let protected: Vec<String> = common.protect.iter().map(ToString::to_string).collect();
     [
         ("model", model.fingerprint.clone()),
@@ -208,6 +211,8 @@ fn settings(job: &SweepJob<'_>, text: &str) -> BTreeMap<String, String> {
         ("balance domains", common.balance_domains.to_string()),
     ]
     .into_iter()
+    .chain(searches().map(|search| ("search tokens", search.tokens.to_string())))
+    .chain(searches().map(|search| ("search seconds", search.time.as_secs().to_string())))
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
 }
@@ -221,11 +226,11 @@ fn plans<'a>(
 ) -> Result<Vec<(&'a Wanted, Keep, Weighed)>> {
     let model = job.model;
     let (checkpoint, family, topology) = (model.checkpoint(), model.family(), model.topology());
+    let calibration = Calibration {
+        seed,
+        ..job.measure.clone()
+    };
     let stats = if wanted.iter().any(|wanted| wanted.options.is_some()) {
-        let calibration = Calibration {
-            seed,
-            ..job.measure.clone()
-        };
         let corpus = job.calibration;
         Some(measure(model, corpus, &calibration, job.cache, job.reporter)?.read()?)
     } else {
@@ -236,7 +241,16 @@ fn plans<'a>(
         .map(|&wanted| {
             let keep = match (&stats, &wanted.options) {
                 (Some(stats), Some(options)) => {
-                    let plan = plan::plan(stats, checkpoint, family, topology, options)?;
+                    let plan = match &options.search {
+                        None => plan::plan(stats, checkpoint, family, topology, options)?,
+                        Some(by) => {
+                            let on = SearchOn {
+                                corpus: job.calibration,
+                                pack: &calibration.pack(),
+                            };
+                            searched(model, stats, options, by, on, job.cache, job.reporter)?
+                        }
+                    };
                     plan.keep().clone()
                 }
                 _ => Keep::all(topology),
@@ -276,7 +290,7 @@ fn renamed(line: &Line, wanted: &Wanted, label: String) -> Line {
 
 /// Names what is run.
 fn hash(keep: &Keep, quantization: Option<Quantization>) -> Result<String> {
-    let key = Key::new("variant").with_json(&(&keep.layers, &keep.experts))?;
+    let key = Key::new("variant").with_keep(keep)?;
     let key = key.with(quantization.map_or("", Quantization::name));
     Ok(key.finish())
 }

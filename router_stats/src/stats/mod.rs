@@ -8,6 +8,7 @@
 //! Every table keeps domains apart, so a mixture is weighed afterwards without
 //! another forward pass: S(w) = Σ_d w_d · S_d.
 
+mod beside;
 mod file;
 mod parts;
 mod provenance;

@@ -11,8 +11,9 @@ use super::made::{named, or_all};
 use super::variants;
 use crate::allocate::ALLOCATORS;
 use crate::cli::args::{
-    allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
-    CalibrationArgs, ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
+    allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, searches,
+    surroundings, CalibrationArgs, ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs,
+    SearchLimits, TextArgs,
 };
 use crate::cli::given::Given;
 use crate::cli::{output, Global};
@@ -20,6 +21,7 @@ use crate::layers::LAYER_CRITERIA;
 use crate::pipeline::{EvaluationOptions, Texts};
 use crate::plan::{LayerBudget, PlanOptions};
 use crate::saliency::CRITERIA;
+use crate::search::SEARCHES;
 use crate::sweep::{every_fraction, run, CalibrateOn, Grid, SweepJob};
 
 /// Stands for every domain alone.
@@ -64,6 +66,14 @@ pub(super) struct Args {
     /// How many go in which layer, or `all`
     #[arg(long, value_delimiter = ',', default_value = default_allocator(), value_name = "NAME,…", requires = "expert_budget", value_parser = or_all(allocators()))]
     allocation: Vec<String>,
+
+    /// Searches to compare with the allocations, or `all`: each runs candidates
+    /// on calibration text to find a better split
+    #[arg(long, value_delimiter = ',', value_name = "NAME,…", requires = "expert_budget", value_parser = or_all(searches()), help_heading = "Search")]
+    search: Vec<String>,
+
+    #[command(flatten)]
+    search_limits: SearchLimits,
 
     /// Which layers go, or `all`
     #[arg(long, value_delimiter = ',', default_value = default_layer_criterion(), value_name = "NAME,…", requires = "drop_layers", value_parser = or_all(layer_criteria()))]
@@ -221,6 +231,10 @@ fn grid(args: &Args, domains: &[&str]) -> crate::Result<Grid> {
     Ok(Grid {
         criteria: owned(named(&args.criterion, CRITERIA.iter().map(|c| c.name()))),
         allocators: owned(named(&args.allocation, ALLOCATORS.iter().map(|a| a.name()))),
+        searches: named(&args.search, SEARCHES.iter().map(|s| s.name()))
+            .into_iter()
+            .map(|name| args.search_limits.of(name))
+            .collect(),
         fractions: or_default(&args.prune_experts, none.fractions),
         drop_layers: or_default(&args.drop_layers, none.drop_layers),
         layer_criteria: owned(named(

@@ -25,7 +25,10 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
             "by",
             &format!(
                 "{}, {}, {}, seed {}",
-                method.criterion, method.allocator, method.layer_criterion, method.seed
+                method.criterion,
+                method.allocation(),
+                method.layer_criterion,
+                method.seed
             ),
         ])
         .row([
@@ -36,6 +39,19 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
                 domains.join(", ")
             ),
         ]);
+    if let Some(search) = &method.search {
+        facts.row([
+            "searched",
+            &format!(
+                "overlap {:.4} ({}) to {:.4} on {} calibration tokens, {} candidates",
+                search.before.overlap,
+                method.allocator,
+                search.after.overlap,
+                format::count(search.tokens),
+                format::count(search.candidates)
+            ),
+        ]);
+    }
     constraint_rows(&mut facts, plan);
 
     let mut layers = Table::new(&[

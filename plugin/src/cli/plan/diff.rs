@@ -1,8 +1,6 @@
 //! `plan diff`: how two plans for one model differ.
 
-use std::path::{Path, PathBuf};
-
-use serde_json::json;
+use std::path::PathBuf;
 
 use crate::cli::inspect::{self, compared};
 use crate::cli::output;
@@ -31,22 +29,10 @@ pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
     let (first, second) = (plan::read(&args.first)?, plan::read(&args.second)?);
     let found = diff(&first, &second, &args.second.display().to_string())?;
     if args.json {
-        let side = |path: &Path, plan: &Plan| {
-            json!({
-                "plan": path,
-                "stats": plan.stats,
-                "method": plan.method,
-                "after": plan.after,
-            })
-        };
-        return Ok(output::json(&json!({
-            "kind": "plan_diff",
-            "model": first.model,
-            "first": side(&args.first, &first),
-            "second": side(&args.second, &second),
-            "relation": found.relation,
-            "layers": found.layers,
-        }))?);
+        let paths = [&args.first, &args.second].map(|path| path.display().to_string());
+        let names = [paths[0].as_str(), paths[1].as_str()];
+        let json = found.describe(names, [&first, &second]);
+        return Ok(output::json(&json)?);
     }
     Ok(output::data(&text(names(args), &first, &second, &found))?)
 }
@@ -116,7 +102,7 @@ fn method(plan: &Plan) -> Vec<(&'static str, String)> {
         ("domains", weights.join(", ")),
         ("asked for", inspect::asked(plan)),
         ("criterion", method.criterion.clone()),
-        ("allocation", method.allocator.clone()),
+        ("allocation", method.allocation().to_owned()),
         ("layer criterion", method.layer_criterion.clone()),
         ("seed", method.seed.to_string()),
     ];

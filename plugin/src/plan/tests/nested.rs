@@ -71,3 +71,23 @@ fn a_family_holds_the_plans_that_are_made_alone() {
         assert_eq!(*plan, alone.unwrap());
     }
 }
+
+#[test]
+fn plans_that_are_made_apart_are_nested_if_they_know_of_each_other() {
+    let fixture = fixture::model(Stored::PerExpert);
+    let balanced = PlanOptions {
+        balance_domains: true,
+        ..PlanOptions::default()
+    };
+    let fractions = [0.2, 0.5, 0.67];
+    let family = nested(&fixture, &balanced, &fractions);
+    let budgets = fractions.map(ExpertBudget::Fraction);
+    for (plan, budget) in family.iter().zip(budgets) {
+        let alone = PlanOptions {
+            experts: Some(budget),
+            nested_with: budgets.to_vec(),
+            ..balanced.clone()
+        };
+        assert_eq!(*plan, try_plan(&fixture, &alone).unwrap());
+    }
+}

@@ -80,12 +80,11 @@ trait Shape: Send + Sync {
 }
 
 impl Answers {
-    /// Answers of what `engine` has loaded, which is asked for `together`
-    /// choices of a request at a time; each waits for its turn.
+    /// Answers of what `engine` has loaded; each waits for its turn.
     ///
     /// # Errors
     /// If there is no tokenizer.
-    pub(super) fn new(engine: &Engine, turns: Turns, together: usize) -> Result<Self> {
+    pub(super) fn new(engine: &Engine, turns: Turns) -> Result<Self> {
         Ok(Self(Arc::new(Model {
             mistralrs: engine.mistralrs.clone(),
             id: engine.id.clone(),
@@ -93,7 +92,7 @@ impl Answers {
             end: engine.end_of_text.clone(),
             context: engine.context,
             turns,
-            together,
+            together: engine.together,
         })))
     }
 }

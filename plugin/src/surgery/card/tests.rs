@@ -50,6 +50,7 @@ fn plan() -> Plan {
         method: Method {
             criterion: "reap".into(),
             allocator: "uniform".into(),
+            search: None,
             layer_criterion: "block-influence".into(),
             seed: 7,
             asked: Asked {

@@ -1,0 +1,8 @@
+//! A model hub on the loopback interface, and what happens between it and the
+//! binary.
+
+mod faults;
+mod journey;
+mod push;
+mod pushed;
+mod server;
