@@ -156,7 +156,6 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     let mut changes = args.variants.changes_beside(main, &method);
     let change = changes.remove(0);
     let variants = VariantOptions {
-        changeable: options.api_key.is_some() || options.loopback,
         beside: changes,
         sample: args.variants.sample(),
     };
