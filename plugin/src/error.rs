@@ -312,6 +312,20 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Everyone who can reach the server could use it.
+    #[error("--host {host}: expected --api-key or --api-key-file where others can reach the server, found neither")]
+    Exposed {
+        /// Address.
+        host: String,
+    },
+    /// The file of an API key cannot be read.
+    #[error("--api-key-file {}: {source}", path.display())]
+    KeyFile {
+        /// File.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The engine failed.
     #[error("{what}: {reason}")]
     Engine {
@@ -339,6 +353,7 @@ impl Error {
                 | Self::ProtectedLayers { .. }
                 | Self::NoTokens { .. }
                 | Self::OnePart
+                | Self::Exposed { .. }
         )
     }
 
@@ -354,6 +369,10 @@ impl Error {
             Self::NotServed { .. } => {
                 "calibrate, plan, eval and prune work: prune with --layout hf, and serve the result with transformers or vLLM".to_owned()
             }
+            Self::Exposed { .. } => {
+                "put a key into a file and name it with --api-key-file; --no-auth serves everyone who can reach the address".to_owned()
+            }
+            Self::KeyFile { .. } => "the file holds the key and nothing else".to_owned(),
             Self::NoCacheFolder => "choose one with --cache-dir".to_owned(),
             Self::Listen { source, port, .. } => match source.kind() {
                 std::io::ErrorKind::AddrInUse => {

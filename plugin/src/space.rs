@@ -4,17 +4,17 @@ use std::path::Path;
 
 /// Bytes of a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Space {
+pub(crate) struct Space {
     /// That may still be written.
-    pub free: u64,
+    pub(crate) free: u64,
     /// All.
-    pub total: u64,
+    pub(crate) total: u64,
 }
 
 impl Space {
     /// The disk that `path` is on or will be; `None` if the system does not say.
     #[cfg(unix)]
-    pub fn at(path: &Path) -> Option<Self> {
+    pub(crate) fn at(path: &Path) -> Option<Self> {
         let mut above = path.ancestors().filter(|path| !path.as_os_str().is_empty());
         let there = above.find(|path| path.exists()).unwrap_or(Path::new("."));
         let disk = rustix::fs::statvfs(there).ok()?;
@@ -26,7 +26,7 @@ impl Space {
 
     /// The disk that `path` is on or will be; `None` if the system does not say.
     #[cfg(not(unix))]
-    pub fn at(_: &Path) -> Option<Self> {
+    pub(crate) fn at(_: &Path) -> Option<Self> {
         None
     }
 }

@@ -4,6 +4,8 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod access;
+mod answers;
 mod browser;
 mod config;
 mod crash;
@@ -12,8 +14,11 @@ mod echo;
 mod errors;
 mod failure;
 mod families;
+mod hostile;
 mod hub;
+mod limits;
 mod manual;
+mod observe;
 mod page;
 mod program;
 mod report;
@@ -27,3 +32,4 @@ mod tasks;
 mod traffic;
 mod usage;
 mod variants;
+mod wire;

@@ -140,8 +140,6 @@ fn a_sweep_compares_searches_with_allocations() {
     args.extend(["--seq-len", "32", "--prune-experts", "0.5"]);
     args.extend(["--allocation", "uniform,lamp", "--seeds", "2", "--json"]);
     args.extend(["--search", "all", "--search-tokens", "64"]);
-    let longer = [&args[..], &["--search-time", "2h"]].concat();
-    args.extend(["--search-time", "1h"]);
     let summary = searching.workshop.succeed(&args).json();
     let cells = summary["cells"].as_array().unwrap();
     let names: Vec<&str> = cells
@@ -157,8 +155,10 @@ fn a_sweep_compares_searches_with_allocations() {
     // As many experts stay, whoever chose them.
     let bytes = |cell: &Value| cell["size"]["bytes"].as_u64().unwrap();
     assert!(cells.iter().all(|cell| bytes(cell) == bytes(&cells[0])));
-    let refused = searching.workshop.run(&longer);
-    refused.expect_failure(1, &["search seconds: expected 7200, found 3600", "hint: "]);
+    // A file goes on with other limits of a search, as other points.
+    args.extend(["--search-time", "1h"]);
+    let summary = searching.workshop.succeed(&args).json();
+    assert_eq!(summary["cells"].as_array().unwrap().len(), cells.len() + 2);
 }
 
 #[test]

@@ -27,7 +27,12 @@ pub(super) struct ModelArgs {
     pub(super) model_id: Option<String>,
 
     /// Branch, tag or commit on the hub
-    #[arg(long, visible_alias = "revision", value_name = "REVISION", requires = "model_id")]
+    #[arg(
+        long,
+        visible_alias = "revision",
+        value_name = "REVISION",
+        requires = "model_id"
+    )]
     pub(super) hf_revision: Option<String>,
 
     /// Hub token: `cache`, `none`, `literal:TOKEN`, `env:VARIABLE` or `path:FILE`

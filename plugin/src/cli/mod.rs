@@ -14,6 +14,7 @@ mod inspect;
 mod interrupt;
 mod man;
 mod output;
+mod plain;
 mod plan;
 mod progress;
 mod prune;
@@ -79,6 +80,9 @@ enum Command {
     /// One round of `eval --speed`
     #[command(hide = true)]
     Time(time::Args),
+    /// mistral.rs without this server's layers
+    #[command(hide = true)]
+    Plain(plain::Args),
 }
 
 /// Options of every verb.
@@ -151,7 +155,8 @@ impl Command {
     /// calibrating, is wrong.
     fn interrupted(&self) -> Option<&'static str> {
         match self {
-            Self::Serve(_) | Self::Calibrate(_) => None,
+            Self::Serve(args) => args.interrupted(),
+            Self::Calibrate(_) => None,
             Self::Eval(args) => Some(args.interrupted()),
             Self::Pull(_) => Some("what was downloaded stays; the same command continues"),
             Self::Push(_) => Some("nothing was committed; the same command continues"),
@@ -163,7 +168,8 @@ impl Command {
             | Self::Doctor(_)
             | Self::Completions(_)
             | Self::Man(_)
-            | Self::Time(_) => Some("nothing half-written remains; run it again"),
+            | Self::Time(_)
+            | Self::Plain(_) => Some("nothing half-written remains; run it again"),
         }
     }
 }
@@ -187,6 +193,7 @@ fn run(cli: Cli, given: Given<'_>) -> anyhow::Result<ExitCode> {
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
         Command::Time(args) => time::execute(&args, &global),
+        Command::Plain(args) => plain::execute(&args, &global),
     }?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,7 @@
 //! `serve`: prune if need be, then answer requests.
 
+mod log;
+mod server;
 mod variants;
 
 use std::path::PathBuf;
@@ -11,9 +13,10 @@ use prune_eval::{EvalOptions, Report};
 use super::args::{surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs};
 use super::given::Given;
 use super::{inspect, interrupt, Global};
-use crate::engine::{EngineOptions, LoaderOptions, ModelDType, PagedAttention};
+use crate::engine::{self, EngineOptions, LoaderOptions, ModelDType, PagedAttention};
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
-use crate::server::{self, ApiKey, Server, VariantOptions};
+use crate::server::{listen, Server, VariantOptions};
+use server::ServerArgs;
 use variants::VariantArgs;
 
 /// Arguments of `serve`.
@@ -58,35 +61,14 @@ pub(super) struct Args {
     engine: EngineArgs,
 }
 
-/// Who is served, and where.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Server")]
-struct ServerArgs {
-    /// Port to listen on
-    #[arg(short, long, default_value_t = 1234)]
-    port: u16,
-
-    /// Address to listen on; 0.0.0.0 for every network
-    #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
-    host: String,
-
-    /// Answer only requests with this key as a bearer token
-    #[arg(
-        long,
-        env = "MISTRALRS_PRUNE_API_KEY",
-        hide_env_values = true,
-        value_name = "KEY"
-    )]
-    api_key: Option<String>,
-}
-
 /// How the engine runs.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 struct EngineArgs {
-    /// Requests answered at the same time
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_seqs: u32,
+    /// Requests answered at the same time; others wait [default: 32; on a CPU
+    /// 1, because there mistral.rs mixes up the requests of a batch]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_seqs: Option<u32>,
 
     /// Prefixes whose caches are kept; 0 for none [default: 16; on a CPU 0,
     /// because there the engine keeps all of them until memory runs out]
@@ -144,19 +126,24 @@ enum Mode {
     Off,
 }
 
+impl Args {
+    /// Advice after an interruption where it may have come while searching.
+    pub(super) fn interrupted(&self) -> Option<&'static str> {
+        let searches = self.budget.search.asks();
+        searches.then_some("what is finished is kept; the same command continues")
+    }
+}
+
 /// Runs `serve`.
 pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     check(&args, given)?;
     let (cache, console) = surroundings(global)?;
     // A port that is taken is known before the long work.
-    let listener = server::listen(&args.server.host, args.server.port)?;
+    let listener = listen(&args.server.host, args.server.port)?;
     let address = listener.local_addr()?;
-    let api_key = args
-        .server
-        .api_key
-        .as_deref()
-        .filter(|key| !key.is_empty())
-        .map(ApiKey::new);
+    let device = args.model.device()?;
+    let slots = engine::together(&device, args.engine.max_seqs.map(|it| it as usize))?;
+    let options = args.server.options(address, slots)?;
     let console = Arc::new(console);
     let method = args.budget.options(args.seed);
     let main = match &args.plan {
@@ -169,7 +156,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     let mut changes = args.variants.changes_beside(main, &method);
     let change = changes.remove(0);
     let variants = VariantOptions {
-        changeable: api_key.is_some() || address.ip().is_loopback(),
+        changeable: options.api_key.is_some() || options.loopback,
         beside: changes,
         sample: args.variants.sample(),
     };
@@ -190,7 +177,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         }),
         // The server knows.
         uneven_weights: None,
-        device: args.model.device()?,
+        device,
         cache,
         reporter: console.clone(),
     };
@@ -199,7 +186,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let server = Server::load(job, args.engine.options(), &variants, api_key).await?;
+        let server = Server::load(job, args.engine.options(slots), &variants, options).await?;
         if interrupt::asked() {
             return Err(router_stats::Error::Interrupted.into());
         }
@@ -223,12 +210,12 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         let names: Vec<&str> = outcomes.iter().map(|(name, _)| name.as_str()).collect();
         let id = names.join(", ");
         console.report("Serving", &format!("{id} at http://{address}"));
-        console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /v1/models");
+        console.text("            POST /v1/chat/completions   plan /v1/pruning   GET /docs");
         if bundled {
             console.hint("calibrated on the bundled mix; `--calibration yours.jsonl` fits the model to your task");
         }
-        server.run(listener, interrupt::wait()).await?;
-        console.report("Stopped", "");
+        let whole = server.run(listener, interrupt::wait()).await?;
+        console.report("Stopped", if whole { "" } else { "with answers cut short" });
         anyhow::Ok(())
     })
 }
@@ -261,9 +248,9 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
 }
 
 impl EngineArgs {
-    fn options(&self) -> EngineOptions {
+    fn options(&self, max_seqs: usize) -> EngineOptions {
         EngineOptions {
-            max_seqs: self.max_seqs as usize,
+            max_seqs,
             prefix_cache_n: self.prefix_cache_n,
             dtype: self.dtype,
             isq: self.isq.clone(),

@@ -21,8 +21,12 @@ pub(crate) struct Engine {
     pub(crate) mistralrs: Arc<MistralRs>,
     /// What the model is called.
     pub(crate) id: String,
-    /// What the engine calls it in its answers.
-    pub(crate) name: String,
+    /// Tokens that end a text.
+    pub(crate) end_of_text: Vec<u32>,
+    /// Tokens of a prompt and its answer together; the engine fails past them.
+    pub(crate) context: usize,
+    /// Sequences that it answers at the same time.
+    pub(crate) together: usize,
     /// What was loaded.
     pub(crate) outcome: Outcome,
     prefix_cache: bool,
@@ -122,14 +126,8 @@ impl Engine {
             what: "loading the model",
             reason: "the loader was not asked for a model".to_owned(),
         })?;
-        let (paged, name) = {
-            let pipeline = pipeline.lock().await;
-            (
-                pipeline.get_metadata().cache_config.clone(),
-                pipeline.name(),
-            )
-        };
-        let scheduler = match paged {
+        let metadata = pipeline.lock().await.get_metadata();
+        let scheduler = match metadata.cache_config.clone() {
             Some(config) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: options.max_seqs,
                 config,
@@ -149,7 +147,9 @@ impl Engine {
         Ok(Self {
             mistralrs,
             id: loader.get_id(),
-            name,
+            end_of_text: metadata.eos_tok.clone(),
+            context: metadata.max_seq_len,
+            together: options.max_seqs,
             outcome,
             prefix_cache: prefixes > 0 && !options.loader.no_kv_cache,
         })

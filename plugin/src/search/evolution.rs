@@ -21,9 +21,9 @@ use crate::plan::Space;
 use crate::Result;
 
 /// Generations at most.
-const GENERATIONS: usize = 48;
+const GENERATIONS: usize = 96;
 /// Children of a generation.
-const CHILDREN: usize = 8;
+const CHILDREN: usize = 4;
 /// Individuals that live on.
 const PARENTS: usize = 4;
 /// Moves of a mutation at most.

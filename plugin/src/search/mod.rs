@@ -21,6 +21,8 @@ mod tests;
 mod text;
 mod trials;
 
+use std::time::Duration;
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
@@ -36,7 +38,10 @@ use crate::Result;
 
 /// Tokens over all domains that candidates are measured on unless told
 /// otherwise.
-pub const SEARCH_TOKENS: usize = 8192;
+pub const SEARCH_TOKENS: usize = 4096;
+
+/// Time for running candidates unless told otherwise.
+pub const SEARCH_TIME: Duration = Duration::from_secs(300);
 
 /// Every search.
 pub const SEARCHES: &[&dyn Search] = &[&evolution::Evolution, &policy_gradient::PolicyGradient];

@@ -28,7 +28,7 @@ const STEPS: usize = 40;
 /// Pairs of masks of a step.
 const PAIRS: usize = 4;
 /// How far θ follows the estimate.
-const RATE: f64 = 0.5;
+const RATE: f64 = 1.0;
 /// One in so many ranks of a layer are undecided at first.
 const DECIDED: f64 = 16.0;
 /// Largest |θ|: nothing is ever decided for good.

@@ -5,7 +5,13 @@ use router_stats::family::Topology;
 use router_stats::forward::Quantization;
 
 use crate::plan::{ExpertBudget, LayerBudget, PlanOptions, SearchOptions};
+use crate::search::{SEARCH_TIME, SEARCH_TOKENS};
 use crate::{allocate, layers, saliency, Result};
+
+/// Coordinate of searches that run candidates on another amount of text.
+const TOKENS: &str = "search_tokens";
+/// Coordinate of searches that have another time.
+const SECONDS: &str = "search_seconds";
 
 /// What is varied: every combination is a point. Where no expert goes, criteria
 /// and allocators make no difference and are left out, and so are layer criteria
@@ -164,7 +170,15 @@ impl Grid {
                 .number(axis::PRUNE_EXPERTS, fraction);
             match split {
                 Split::Allocator(allocator) => options.allocator.clone_from(allocator),
-                Split::Search(search) => options.search = Some(search.clone()),
+                Split::Search(search) => {
+                    options.search = Some(search.clone());
+                    if search.tokens != SEARCH_TOKENS {
+                        point = point.number(TOKENS, search.tokens as f64);
+                    }
+                    if search.time != SEARCH_TIME {
+                        point = point.number(SECONDS, search.time.as_secs_f64());
+                    }
+                }
             }
             if split.name() != PlanOptions::default().allocator {
                 point = point.text(axis::ALLOCATION, split.name());
@@ -308,6 +322,31 @@ mod tests {
         assert!(labels.contains(&"reap lamp 0.5, on mix, seed 0".to_owned()));
         assert!(labels.contains(&"ean 0.5, drop 2 by angular-span, on mix, seed 0".to_owned()));
         assert!(super::Grid::default().points(&[]).is_empty());
+    }
+
+    #[test]
+    fn a_search_is_a_split_and_its_limits_tell_points_apart() {
+        let search = |tokens, time| SearchOptions {
+            name: "evolution".to_owned(),
+            tokens,
+            time,
+        };
+        let grid = Grid {
+            searches: vec![
+                search(SEARCH_TOKENS, SEARCH_TIME),
+                search(512, std::time::Duration::from_secs(60)),
+            ],
+            fractions: vec![0.5],
+            ..Grid::default()
+        };
+        assert_eq!(
+            labels(&grid),
+            [
+                "reap 0.5, on mix, seed 0",
+                "reap evolution 0.5, on mix, seed 0",
+                "reap evolution 0.5, on mix, seed 0, search_seconds 60, search_tokens 512",
+            ]
+        );
     }
 
     #[test]

@@ -190,7 +190,6 @@ fn settings(job: &SweepJob<'_>, text: &str) -> BTreeMap<String, String> {
             .collect();
         weights.join(",")
     };
-    let searches = || job.grid.searches.first();
     let protected: Vec<String> = common.protect.iter().map(ToString::to_string).collect();
     [
         ("model", model.fingerprint.clone()),
@@ -211,8 +210,6 @@ fn settings(job: &SweepJob<'_>, text: &str) -> BTreeMap<String, String> {
         ("balance domains", common.balance_domains.to_string()),
     ]
     .into_iter()
-    .chain(searches().map(|search| ("search tokens", search.tokens.to_string())))
-    .chain(searches().map(|search| ("search seconds", search.time.as_secs().to_string())))
     .map(|(name, value)| (name.to_owned(), value))
     .collect()
 }

@@ -86,6 +86,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_default_time_is_the_librarys() {
+        #[derive(clap::Parser)]
+        struct Alone {
+            #[command(flatten)]
+            limits: SearchLimits,
+            #[arg(long)]
+            search: Option<String>,
+        }
+        let alone: Alone = clap::Parser::parse_from(["x", "--search", "evolution"]);
+        let options = alone.limits.of(alone.search.as_deref().unwrap());
+        assert_eq!(options.time, crate::search::SEARCH_TIME);
+        assert_eq!(options.tokens, SEARCH_TOKENS);
+    }
+
+    #[test]
     fn times_have_a_unit() {
         for (text, seconds) in [("90s", 90), ("5m", 300), ("2h", 7200)] {
             assert_eq!(parse_time(text), Ok(Duration::from_secs(seconds)));

@@ -108,6 +108,6 @@ impl Maker {
     /// Those of the engine.
     pub(super) async fn load(&self, made: Made, origin: Origin) -> Result<Variant> {
         let engine = Engine::start(made.ready, &self.engine).await?;
-        Variant::new(engine, made.change, origin, made.bytes).await
+        Variant::new(engine, made.change, origin, made.bytes)
     }
 }

@@ -4,22 +4,18 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::{middleware, Router};
-use futures_util::StreamExt;
+use axum::Router;
 use mistralrs_core::MistralRs;
-use mistralrs_server_core::mistralrs_server_router_builder::MistralRsServerRouterBuilder;
 use serde::Serialize;
 use tokio::sync::watch;
 use tower_service::Service;
 
 use crate::engine::load::Engine;
 use crate::pipeline::{Change, Outcome};
-use crate::server::echo::{self, Echo};
-use crate::server::rename::{self, Renaming};
-use crate::server::turn::{self, Turns};
+use crate::server::model;
+use crate::server::sent::until_sent;
 use crate::Result;
 
 /// Where a variant comes from.
@@ -68,32 +64,12 @@ pub(super) struct Variant {
 }
 
 impl Variant {
-    /// Puts the layers of this server around the engine's routes.
+    /// Puts an engine behind its routes.
     ///
     /// # Errors
-    /// If there is no tokenizer, or the engine refuses to build its routes.
-    pub(super) async fn new(
-        engine: Engine,
-        change: Change,
-        origin: Origin,
-        bytes: u64,
-    ) -> Result<Self> {
-        let turns = Turns::default();
-        let echo = Echo::new(&engine, turns.clone())?;
-        let mut router = MistralRsServerRouterBuilder::new()
-            .with_mistralrs(engine.mistralrs.clone())
-            // Other web pages are not to talk to a model that runs here.
-            .with_allowed_origins(Vec::new())
-            .build()
-            .await
-            .map_err(crate::engine::failed("setting up the routes"))?;
-        if engine.scores() {
-            router = router.layer(middleware::from_fn_with_state(turns, turn::share));
-        }
-        router = router.layer(middleware::from_fn_with_state(echo, echo::answer));
-        if let Some(names) = Renaming::new(&engine.name, &engine.id) {
-            router = router.layer(middleware::from_fn_with_state(names, rename::rename));
-        }
+    /// If there is no tokenizer.
+    pub(super) fn new(engine: Engine, change: Change, origin: Origin, bytes: u64) -> Result<Self> {
+        let router = model::routes(&engine)?;
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Self {
             id: engine.id,
@@ -135,13 +111,7 @@ impl InUse {
         let mut router = self.0.router.clone();
         let answer: Result<Response, Infallible> = router.call(request).await;
         let Ok(answer) = answer;
-        let (parts, body) = answer.into_parts();
-        let data = body.into_data_stream().map(move |data| {
-            // Held by this closure, which lives as long as the stream.
-            let _ = &self;
-            data
-        });
-        Response::from_parts(parts, Body::from_stream(data))
+        until_sent(answer, self, drop)
     }
 }
 
