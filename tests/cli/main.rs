@@ -27,6 +27,7 @@ mod serve;
 mod speed;
 mod stable;
 mod steps;
+mod sublayers;
 mod sweep;
 mod tasks;
 mod traffic;

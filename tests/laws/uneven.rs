@@ -16,7 +16,7 @@ use router_stats::family::Keep;
 use router_stats::forward::Model;
 use router_stats::progress::Silent;
 
-use crate::cut::{decide, half, Cut};
+use crate::cut::{decide, half, with_top_k, without_experts, Cut};
 use crate::engine::Engine;
 
 /// A plan under which no two neighbouring MoE layers keep equally many.
@@ -81,11 +81,16 @@ fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) ->
 
 fn holds_for(name: &'static str) {
     let golden = Golden::open(name);
-    let (model, sequences) = (&golden.model, golden.sequences());
-    let plan = uneven(model, &sequences);
+    let plan = uneven(&golden.model, &golden.sequences());
+    served_alike(&golden, &plan);
+}
+
+/// `plan` in the engine has the logits of the masked forward pass.
+fn served_alike(golden: &Golden, plan: &ValidPlan) {
+    let (model, sequences, name) = (&golden.model, golden.sequences(), golden.name);
     let masked = |keep: Option<&Keep>| logits(model, &sequences, keep);
     let ours = masked(Some(plan.keep()));
-    let theirs = served(model, &sequences, &plan, Uqff::default());
+    let theirs = served(model, &sequences, plan, Uqff::default());
     let what = format!("uneven {name} in the engine");
     at_most(1e-4, worst(&theirs, &ours), &what);
     // The mask does something: the whole model is farther away.
@@ -109,6 +114,17 @@ fn a_bias_keeps_tokens_from_absent_experts() {
 #[test]
 fn a_channel_keeps_tokens_from_absent_experts() {
     holds_for("qwen3_moe");
+}
+
+#[test]
+fn layers_without_experts_and_fewer_a_token_are_beside_the_others() {
+    for (name, layers) in [("qwen3_moe", [2]), ("glm4_moe", [1])] {
+        let golden = Golden::open(name);
+        let plan = uneven(&golden.model, &golden.sequences());
+        let plan = without_experts(&golden.model, &plan, &layers);
+        let plan = with_top_k(&golden.model, &plan, 1);
+        served_alike(&golden, &plan);
+    }
 }
 
 /// A golden checkpoint made wide enough for blocks of 256, with weights that

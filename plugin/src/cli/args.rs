@@ -10,12 +10,13 @@ use clap::{ArgGroup, Args};
 use prune_eval::EvalOptions;
 use router_stats::calibration::Source;
 
+use super::layer_args::LayerArgs;
 use super::progress::Console;
 use super::Global;
 use crate::cache::Cache;
 use crate::hub::Token;
 use crate::pipeline::{self, Calibration, EvaluationOptions, Model, ModelSource};
-use crate::plan::{ExpertBudget, ExpertId, LayerBudget, PlanOptions, SizeTarget};
+use crate::plan::{ExpertBudget, ExpertId, PlanOptions, SizeTarget};
 use crate::{allocate, device, layers, saliency};
 pub(super) use search::{searches, SearchArgs, SearchLimits};
 
@@ -108,7 +109,7 @@ impl CalibrationArgs {
 #[derive(Args, Clone)]
 #[command(
     next_help_heading = "Pruning",
-    group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers"]).multiple(true)),
+    group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k"]).multiple(true)),
     group(ArgGroup::new("expert_budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss"])),
 )]
 pub(super) struct BudgetArgs {
@@ -134,10 +135,6 @@ pub(super) struct BudgetArgs {
     #[arg(long, value_name = "FRACTION", value_parser = parse_loss)]
     pub(super) max_loss: Option<f64>,
 
-    /// Layers to drop: a number, or a fraction below 1
-    #[arg(long, value_name = "N|FRACTION")]
-    pub(super) drop_layers: Option<LayerBudget>,
-
     /// Which experts go
     #[arg(long, default_value = default_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(criteria()), requires = "expert_budget")]
     pub(super) criterion: String,
@@ -146,9 +143,8 @@ pub(super) struct BudgetArgs {
     #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = PossibleValuesParser::new(allocators()), requires = "expert_budget")]
     pub(super) allocation: String,
 
-    /// Which layers go
-    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(layer_criteria()), requires = "drop_layers")]
-    pub(super) layer_criterion: String,
+    #[command(flatten)]
+    pub(super) layers: LayerArgs,
 
     #[command(flatten)]
     pub(super) constraints: ConstraintArgs,
@@ -196,7 +192,7 @@ impl BudgetArgs {
             || self.keep_experts.is_some()
             || self.target().is_some()
             || self.max_loss.is_some()
-            || self.drop_layers.is_some()
+            || self.layers.asks()
     }
 
     /// What the result may weigh.
@@ -206,21 +202,21 @@ impl BudgetArgs {
 
     /// The options of a plan.
     pub(super) fn options(&self, seed: u64) -> PlanOptions {
-        self.constraints.apply(PlanOptions {
-            criterion: self.criterion.clone(),
-            allocator: self.allocation.clone(),
-            search: self.search.options(),
-            experts: self
-                .prune_experts
-                .map(ExpertBudget::Fraction)
-                .or_else(|| self.keep_experts.map(ExpertBudget::Keep)),
-            target: self.target(),
-            max_loss: self.max_loss,
-            drop_layers: self.drop_layers,
-            layer_criterion: self.layer_criterion.clone(),
-            seed,
-            ..PlanOptions::default()
-        })
+        self.constraints.apply(
+            self.layers.apply(PlanOptions {
+                criterion: self.criterion.clone(),
+                allocator: self.allocation.clone(),
+                search: self.search.options(),
+                experts: self
+                    .prune_experts
+                    .map(ExpertBudget::Fraction)
+                    .or_else(|| self.keep_experts.map(ExpertBudget::Keep)),
+                target: self.target(),
+                max_loss: self.max_loss,
+                seed,
+                ..PlanOptions::default()
+            }),
+        )
     }
 }
 

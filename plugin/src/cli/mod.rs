@@ -12,6 +12,7 @@ mod eval;
 mod given;
 mod inspect;
 mod interrupt;
+mod layer_args;
 mod man;
 mod output;
 mod plain;

@@ -5,7 +5,7 @@ mod diff;
 use std::path::{Path, PathBuf};
 
 use prune_eval::EvalOptions;
-use router_stats::calibration::{PackOptions, Source};
+use router_stats::calibration::{Corpus, PackOptions, Source};
 use router_stats::stats::Stats;
 
 use super::args::{parse_source, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
@@ -13,9 +13,12 @@ use super::given::Given;
 use super::progress::Console;
 use super::table::Table;
 use super::{inspect, output, Global};
+use crate::cache::Cache;
 use crate::format;
-use crate::pipeline::{self, plan_name, EvaluationOptions, LossLimit, Reporter, SearchOn};
-use crate::plan::{self, ExpertBudget, LayerBudget, Method, Plan, PlanOptions, Planner, ValidPlan};
+use crate::pipeline::{
+    self, plan_name, EvaluationOptions, Grounds, LossLimit, Model, Reporter, SearchOn,
+};
+use crate::plan::{self, ExpertBudget, Method, Plan, PlanOptions, ValidPlan};
 use crate::Error;
 
 /// Arguments of `plan`.
@@ -23,7 +26,7 @@ use crate::Error;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "nested"]).required(true).multiple(true))
+    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k", "nested"]).required(true).multiple(true))
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -51,9 +54,10 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "FRACTION,…", groups = ["budget", "expert_budget"], help_heading = "Pruning")]
     nested: Vec<f64>,
 
-    /// Text that --search runs candidates on: what the statistics were made
-    /// with, as `[NAME=]FILE[:WEIGHT]` [default: the bundled mix]
-    #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, requires = "search", help_heading = "Search")]
+    /// Text that --search, and a layer criterion that measures, run candidates on:
+    /// what the statistics were made with, as `[NAME=]FILE[:WEIGHT]` [default: the
+    /// bundled mix]
+    #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, help_heading = "Search")]
     calibration: Vec<Source>,
 
     /// Weight of a domain in the mixture, in place of the one it was
@@ -137,28 +141,26 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         };
         plan::check(&one, model.topology())?;
     }
+    let measures = options.search.is_some() || plan::measurements(&options, model.topology())? > 0;
+    given.refuse_unless(
+        measures,
+        &["--calibration"],
+        "--search, or a layer criterion that measures,",
+    )?;
     let stats = Stats::read(stats)?;
-    if let Some(by) = &options.search {
-        let made = &stats.provenance;
-        let corpus = if args.calibration.is_empty() {
-            pipeline::bundled_calibration(&model, &cache, &console)?
-        } else {
-            pipeline::read(&args.calibration, &model)?
-        };
-        let pack = PackOptions {
-            seq_len: made.seq_len,
-            tokens: made
-                .domains
-                .iter()
-                .map(|domain| domain.tokens as usize)
-                .sum(),
-            seed: made.seed,
-        };
-        let on = SearchOn {
-            corpus: &corpus,
+    let text = measures
+        .then(|| calibration(args, &model, &cache, &console))
+        .transpose()?;
+    let pack = packed(&stats);
+    let grounds = Grounds {
+        stats: &stats,
+        text: text.as_ref().map(|corpus| SearchOn {
+            corpus,
             pack: &pack,
-        };
-        let plan = pipeline::searched(&model, &stats, &options, by, on, &cache, &console)?;
+        }),
+    };
+    if let Some(by) = &options.search {
+        let plan = pipeline::searched(&model, grounds, &options, by, &cache, &console)?;
         return single(args, &plan, &console);
     }
     if let Some(most) = options.max_loss {
@@ -177,20 +179,39 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
             held_out: &held_out,
             evaluation: &evaluation,
         };
-        let plan = pipeline::within_loss(&model, &stats, &options, limit, &cache, &console)?;
+        let plan = pipeline::within_loss(&model, grounds, &options, limit, &cache, &console)?;
         return single(args, &plan, &console);
     }
-    let planner = Planner::new(
-        &stats,
-        model.checkpoint(),
-        model.family(),
-        model.topology(),
-        &options,
-    )?;
+    let planner = pipeline::planner(&model, grounds, &options, &cache, &console)?;
     if budgets.is_empty() {
         return single(args, &planner.plan()?, &console);
     }
     family(args, &planner.nested(&budgets)?, &console)
+}
+
+/// The text that the statistics were made with.
+fn calibration(
+    args: &Args,
+    model: &Model,
+    cache: &Cache,
+    console: &Console,
+) -> crate::Result<Corpus> {
+    if args.calibration.is_empty() {
+        pipeline::bundled_calibration(model, cache, console)
+    } else {
+        pipeline::read(&args.calibration, model)
+    }
+}
+
+/// How it was packed then.
+fn packed(stats: &Stats) -> PackOptions {
+    let made = &stats.provenance;
+    let tokens = made.domains.iter().map(|domain| domain.tokens as usize);
+    PackOptions {
+        seq_len: made.seq_len,
+        tokens: tokens.sum(),
+        seed: made.seed,
+    }
 }
 
 /// Prints and writes one plan.
@@ -256,18 +277,17 @@ fn file_name(plan: &Plan) -> PathBuf {
         Some(ExpertBudget::Keep(kept)) => format!("keep{kept}"),
         None => "all".to_owned(),
     };
-    let drop = match asked.layers {
-        Some(LayerBudget::Count(count)) => format!("-drop{count}"),
-        Some(LayerBudget::Fraction(fraction)) => format!("-drop{fraction}"),
-        None => String::new(),
+    let drops = asked.drops();
+    let drop: String = drops
+        .map(|(unit, budget)| format!("-{}{budget}", unit.short()))
+        .collect();
+    let by = if drop.is_empty() || *layer_criterion == PlanOptions::default().layer_criterion {
+        String::new()
+    } else {
+        format!("-{layer_criterion}")
     };
-    let by = match asked.layers {
-        Some(_) if *layer_criterion != PlanOptions::default().layer_criterion => {
-            format!("-{layer_criterion}")
-        }
-        _ => String::new(),
-    };
-    format!("{name}-{budget}{drop}{by}.plan.json").into()
+    let top_k = asked.top_k.map_or_else(String::new, |k| format!("-top{k}"));
+    format!("{name}-{budget}{drop}{by}{top_k}.plan.json").into()
 }
 
 /// One line per plan: its size, and what the worst domain keeps of its expert

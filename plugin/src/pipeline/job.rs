@@ -11,10 +11,10 @@ use safetensors::Dtype;
 
 use super::{
     decide, evaluate, measure, searched, uneven, within_loss, Calibration, EvaluationOptions,
-    LossLimit, Model, ModelSource, Reporter, SearchOn, Texts,
+    Grounds, LossLimit, Model, ModelSource, Reporter, SearchOn, Texts,
 };
 use crate::cache::Cache;
-use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
+use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Size, ValidPlan};
 use crate::surgery::{self, CardFacts, Layout, Uqff, UqffDevice, UqffWeights, PLAN_FILE};
 use crate::{Error, Result};
 
@@ -115,10 +115,11 @@ impl Job {
                     }
                     None => {}
                 }
-                match options.drop_layers {
-                    Some(LayerBudget::Count(count)) => id += &format!("-drop{count}"),
-                    Some(LayerBudget::Fraction(fraction)) => id += &format!("-drop{fraction}"),
-                    None => {}
+                for (unit, budget) in options.drops() {
+                    id += &format!("-{}{budget}", unit.short());
+                }
+                if let Some(top_k) = options.top_k {
+                    id += &format!("-top{top_k}");
                 }
                 id
             }
@@ -158,6 +159,7 @@ impl Job {
             Change::Make(options) => {
                 // An impossible budget is refused before the long work.
                 plan::check(options, model.topology())?;
+                surgery::check_asked(&model.name, model.family(), model.topology(), options)?;
                 plan::check_target(
                     options,
                     model.checkpoint(),
@@ -172,18 +174,21 @@ impl Job {
                     cache,
                     reporter,
                 )?;
+                let on = SearchOn {
+                    corpus: &texts.calibration,
+                    pack: &self.calibration.pack(),
+                };
                 let plan = match (&options.search, options.max_loss, &self.evaluation) {
                     (Some(by), ..) => {
-                        let stats = measured.read()?;
+                        let grounds = Grounds {
+                            stats: &measured.read()?,
+                            text: Some(on),
+                        };
                         // What could not be served is not searched for.
-                        if let Some(uneven) = uneven(&model, &stats, options)? {
+                        if let Some(uneven) = uneven(&model, grounds, options, cache, reporter)? {
                             self.layout(&model, &uneven)?;
                         }
-                        let on = SearchOn {
-                            corpus: &texts.calibration,
-                            pack: &self.calibration.pack(),
-                        };
-                        searched(&model, &stats, options, by, on, cache, reporter)?
+                        searched(&model, grounds, options, by, cache, reporter)?
                     }
                     (None, Some(most), Some(evaluation)) => {
                         let limit = LossLimit {
@@ -191,8 +196,11 @@ impl Job {
                             held_out: &texts.held_out,
                             evaluation,
                         };
-                        let stats = measured.read()?;
-                        within_loss(&model, &stats, options, limit, cache, reporter)?
+                        let grounds = Grounds {
+                            stats: &measured.read()?,
+                            text: Some(on),
+                        };
+                        within_loss(&model, grounds, options, limit, cache, reporter)?
                     }
                     (None, Some(most), None) => {
                         return Err(Error::Option {
@@ -201,7 +209,7 @@ impl Job {
                             found: format!("{most} without one"),
                         })
                     }
-                    (None, None, _) => decide(&model, &measured, options, cache, reporter)?,
+                    (None, None, _) => decide(&model, &measured, on, options, cache, reporter)?,
                 };
                 (plan, Some(texts))
             }
@@ -339,7 +347,7 @@ mod tests {
     use router_stats::progress::Silent;
 
     use super::*;
-    use crate::plan::SizeTarget;
+    use crate::plan::{LayerBudget, SizeTarget};
 
     fn id(change: Change) -> String {
         Job {
@@ -391,6 +399,14 @@ mod tests {
         assert_eq!(
             id(options(None, Some(LayerBudget::Fraction(0.25)))),
             "base-drop0.25"
+        );
+        assert_eq!(
+            id(Change::Make(Box::new(PlanOptions {
+                drop_moe: Some(LayerBudget::Count(2)),
+                top_k: Some(3),
+                ..PlanOptions::default()
+            }))),
+            "base-dropmoe2-top3"
         );
     }
 }

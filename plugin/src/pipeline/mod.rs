@@ -5,6 +5,7 @@
 //! texts      files → calibration and held-out   the bundled ones by default
 //! measure    text → statistics                  cached by model, tokenizer, text, settings
 //! stable     text → statistics of no more of it than the decision needs
+//! planner    statistics → what plans are made by; what a criterion measures is cached
 //! decide     statistics → a plan                cached by statistics and options
 //! searched   statistics and text → the best plan of a search; its candidates are cached
 //! evaluate   a plan → what it costs             cached by plan and text
@@ -21,6 +22,7 @@ mod decide;
 mod evaluate;
 mod job;
 mod measure;
+mod planner;
 mod replan;
 mod resolve;
 mod searched;
@@ -37,9 +39,10 @@ pub use decide::decide;
 pub use evaluate::{evaluate, EvaluationOptions};
 pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
+pub use planner::{planner, Grounds, SearchOn};
 pub use replan::{replan, Beside};
 pub use resolve::{Model, ModelSource};
-pub use searched::{searched, uneven, SearchOn};
+pub use searched::{searched, uneven};
 pub(crate) use stable::summary as stability_summary;
 pub use stable::{resampled, until_stable, Chunks, Settled, UntilStable};
 pub use texts::{bundled_calibration, bundled_held_out, read, sequences, Texts, HELD_OUT};

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{ExpertBudget, ExpertId, LayerBudget, Plan, SizeTarget};
-use crate::{allocate, layers, saliency};
+use crate::layers::{self, Unit};
+use crate::{allocate, saliency};
 
 /// What is asked of a plan. The default keeps everything.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +26,15 @@ pub struct PlanOptions {
     pub max_loss: Option<f64>,
     /// How many layers go; `None` keeps all.
     pub drop_layers: Option<LayerBudget>,
-    /// Which layers go: a name of [`layers::LAYER_CRITERIA`].
+    /// How many attention sublayers go; `None` keeps all.
+    pub drop_attention: Option<LayerBudget>,
+    /// How many MoE sublayers go; `None` keeps all.
+    pub drop_moe: Option<LayerBudget>,
+    /// Which layers and sublayers go: a name of [`layers::LAYER_CRITERIA`].
     pub layer_criterion: String,
+    /// Experts that each token takes, fewer than the model's; `None` takes as
+    /// many.
+    pub top_k: Option<usize>,
     /// Seed of criteria that draw at random.
     pub seed: u64,
     /// Weights by domain name, in place of those the statistics were made
@@ -60,6 +68,9 @@ impl PlanOptions {
             target: method.asked.target,
             max_loss: method.asked.max_loss,
             drop_layers: method.asked.layers,
+            drop_attention: method.asked.attention,
+            drop_moe: method.asked.moe,
+            top_k: method.asked.top_k,
             layer_criterion: method.layer_criterion.clone(),
             seed: method.seed,
             domain_weights: Some(domains.map(|it| (it.name.clone(), it.weight)).collect()),
@@ -92,6 +103,9 @@ impl Default for PlanOptions {
             target: None,
             max_loss: None,
             drop_layers: None,
+            drop_attention: None,
+            drop_moe: None,
+            top_k: None,
             layer_criterion: layers::LAYER_CRITERIA[0].name().to_owned(),
             seed: 0,
             domain_weights: None,
@@ -100,6 +114,15 @@ impl Default for PlanOptions {
             balance_domains: false,
             nested_with: Vec::new(),
         }
+    }
+}
+
+impl PlanOptions {
+    /// What goes from layers as a whole, and how much.
+    pub fn drops(&self) -> impl Iterator<Item = (Unit, LayerBudget)> {
+        let asked = [self.drop_layers, self.drop_attention, self.drop_moe];
+        let drops = Unit::ALL.into_iter().zip(asked);
+        drops.filter_map(|(unit, budget)| Some((unit, budget?)))
     }
 }
 

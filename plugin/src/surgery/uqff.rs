@@ -267,7 +267,7 @@ pub(super) fn levelled(cut: &Cut<'_>) -> Keep {
     let places = places(cut);
     let mut keep = cut.keep.clone();
     for &layer in &keep.layers {
-        if cut.topology.moe(layer).is_some() {
+        if cut.keep.moe(cut.topology, layer).is_some() {
             keep.experts[layer] = (0..places).collect();
         }
     }
@@ -276,7 +276,7 @@ pub(super) fn levelled(cut: &Cut<'_>) -> Keep {
 
 /// Places for experts in every MoE layer of the result.
 fn places(cut: &Cut<'_>) -> usize {
-    let counts = cut.keep.layers.iter().map(|&it| cut.keep.experts[it].len());
+    let counts = moe_layers(cut).map(|(_, layer, _)| cut.keep.experts[layer].len());
     counts.max().unwrap_or(0)
 }
 
@@ -296,8 +296,9 @@ fn occupied(cut: &Cut<'_>, layer: usize, moe: &MoeSpec) -> Vec<bool> {
 
 /// Kept MoE layers with their indices in the result.
 fn moe_layers<'a>(cut: &Cut<'a>) -> impl Iterator<Item = (usize, usize, &'a MoeSpec)> {
-    let (topology, layers) = (cut.topology, cut.keep.layers.iter().enumerate());
-    layers.filter_map(|(index, &layer)| Some((index, layer, topology.moe(layer)?)))
+    let Cut { keep, topology, .. } = *cut;
+    let layers = keep.layers.iter().enumerate();
+    layers.filter_map(|(index, &layer)| Some((index, layer, keep.moe(topology, layer)?)))
 }
 
 /// Gives the routers a row, and their biases a number, for every place.

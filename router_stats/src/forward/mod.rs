@@ -154,7 +154,19 @@ impl Model {
     /// # Errors
     /// Names the tensor that is missing or malformed.
     pub fn block(&self, layer: usize) -> Result<Block<'_>> {
-        Block::load(self.source(), self.family.names(), &self.topology, layer)
+        self.block_of(&Keep::all(&self.topology), layer)
+    }
+
+    /// Loads what `keep` leaves of block `layer`: sublayers that go are not
+    /// read, and tokens are routed to as many experts as it says. Which experts
+    /// stay is said to [`Block::forward`].
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or malformed.
+    pub fn block_of(&self, keep: &Keep, layer: usize) -> Result<Block<'_>> {
+        let topology = keep.routed(&self.topology);
+        let (source, names) = (self.source(), self.family.names());
+        Block::load(source, names, &topology, layer, keep.skip(layer))
     }
 
     /// A batch of `sequences`: where they start and their rotary angles. Their
@@ -202,8 +214,8 @@ impl Model {
     /// Final-norm hidden states [N, H] of every batch of
     /// `sequences.batches(batch_tokens)`, block by block.
     ///
-    /// What `keep` drops takes no part: dropped layers are skipped, dropped
-    /// experts have a router logit of −∞.
+    /// What `keep` drops takes no part: dropped layers and sublayers are skipped,
+    /// dropped experts have a router logit of −∞.
     ///
     /// # Errors
     /// Names a malformed tensor; `Structure` if `keep` does not fit the model;
@@ -229,7 +241,7 @@ impl Model {
         let total = (sequences.tokens.len() * keep.layers.len()) as u64;
         let mut done = 0;
         for (index, &layer) in keep.layers.iter().enumerate() {
-            let block = self.block(layer)?;
+            let block = self.block_of(keep, layer)?;
             let mask = keep.mask(&self.topology, layer);
             let mask = mask.contains(&false).then_some(mask.as_slice());
             let detail = format!("layer {}/{}", index + 1, keep.layers.len());

@@ -27,7 +27,7 @@ impl Planner<'_> {
         let mut smallest = everything.plan().after.clone();
         // Plans for smaller budgets are nested in those for larger ones, so
         // sizes rise with what is kept.
-        let (mut low, mut high) = bounds(self.target.topology());
+        let (mut low, mut high) = bounds(self.choice.topology());
         while low < high {
             let kept = low + (high - low) / 2;
             match self.within(Some(ExpertBudget::Keep(kept))) {
@@ -56,7 +56,7 @@ impl Planner<'_> {
     /// Those of [`plan`](Planner::plan) and of `accepts`.
     pub fn fewest(&self, accepts: &mut dyn FnMut(&ValidPlan) -> Result<bool>) -> Result<ValidPlan> {
         let mut fewest = None;
-        let (mut low, mut high) = bounds(self.target.topology());
+        let (mut low, mut high) = bounds(self.choice.topology());
         while low < high {
             let kept = low + (high - low) / 2;
             match self.within(Some(ExpertBudget::Keep(kept))) {
@@ -90,12 +90,16 @@ pub fn check_target(
     family: &dyn Family,
     topology: &Topology,
 ) -> Result<()> {
-    let (Some(target), None) = (options.target, options.drop_layers) else {
+    let Some(target) = options.target.filter(|_| options.drops().next().is_none()) else {
         return Ok(());
     };
-    let mut keep = Keep::all(topology);
+    let mut keep = Keep {
+        top_k: options.top_k,
+        ..Keep::all(topology)
+    };
+    let routed = keep.routed(topology).into_owned();
     for (layer, experts) in keep.experts.iter_mut().enumerate() {
-        if let Some(moe) = topology.moe(layer) {
+        if let Some(moe) = routed.moe(layer) {
             experts.truncate(moe.router.floor());
         }
     }
@@ -107,7 +111,7 @@ pub fn check_target(
 }
 
 fn removes_experts(plan: &ValidPlan) -> bool {
-    let mut layers = plan.plan().layers.iter().filter(|layer| !layer.dropped);
+    let mut layers = plan.plan().layers.iter().filter(|layer| layer.keeps_mlp());
     layers.any(|layer| !layer.removed.is_empty())
 }
 

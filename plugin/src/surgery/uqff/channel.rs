@@ -96,7 +96,8 @@ fn change<'a>(cut: &Cut<'_>, names: &Names, name: &str) -> Change<'a> {
         return Change::Norm(0.0);
     }
     if inside == names.mlp_norm {
-        let routed = cut.topology.moe(cut.keep.layers[layer]).is_some();
+        let original = cut.keep.layers[layer];
+        let routed = cut.keep.moe(cut.topology, original).is_some();
         return Change::Norm(if routed { 1.0 / VALUE } else { 0.0 });
     }
     if let Some(module) = inside.strip_prefix(names.attention) {
