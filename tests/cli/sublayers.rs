@@ -110,7 +110,9 @@ fn what_goes_of_layers_is_compared() {
     let found = workshop.succeed(&["plan", "diff", &attention, &experts, "--json"]);
     assert_eq!(found.json()["relation"], "neither");
     let page = workshop.arg("page.html");
-    workshop.succeed(&["report", &attention, &stats, "-o", &page]);
+    workshop.succeed(&[
+        "report", "--plan", &attention, "--stats", &stats, "-o", &page,
+    ]);
     let page = std::fs::read_to_string(&page).unwrap();
     assert!(page.contains("2 of 4 attention sublayers"), "{page}");
     assert!(page.contains("without attention"));
@@ -193,6 +195,7 @@ fn the_layers_after_the_dense_ones_can_lose_their_experts() {
             "-o",
             &out,
             "--no-eval",
+            "--force",
         ];
         match goes {
             Some(layer) => {
