@@ -96,6 +96,20 @@ pub enum Error {
         /// The smallest size that pruning experts leads to.
         smallest: Size,
     },
+    /// No plan takes as little memory as there is.
+    #[error(
+        "{fit}: the smallest this model can be served in is {}, of which {} are weights",
+        crate::format::bytes(*smallest),
+        crate::format::bytes(*weights)
+    )]
+    FitTooSmall {
+        /// What was asked for.
+        fit: String,
+        /// Bytes of memory of the smallest plan.
+        smallest: u64,
+        /// Bytes of its weights.
+        weights: u64,
+    },
     /// No layer, or sublayer of a kind, would be left.
     #[error("{} {budget} would leave 0 of {there} {}", unit.flag(), unit.plural())]
     TooFewLayers {
@@ -364,6 +378,7 @@ impl Error {
                 | Self::TooManyExperts { .. }
                 | Self::NoExpertRemoved { .. }
                 | Self::TargetTooSmall { .. }
+                | Self::FitTooSmall { .. }
                 | Self::TooFewLayers { .. }
                 | Self::NoLayerRemoved { .. }
                 | Self::ProtectedExperts { .. }
@@ -424,6 +439,9 @@ impl Error {
             }
             Self::TargetTooSmall { .. } => {
                 "drop layers too with --drop-layers, or allow more and quantise what is left: serve --isq 4".to_owned()
+            }
+            Self::FitTooSmall { .. } => {
+                "fewer or shorter requests take less: --max-seqs 1 --max-seq-len 512".to_owned()
             }
             Self::TooFewLayers { there, .. } => {
                 format!("the most this model can lose is {}", there.saturating_sub(1))

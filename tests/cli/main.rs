@@ -14,6 +14,7 @@ mod echo;
 mod errors;
 mod failure;
 mod families;
+mod fit;
 mod hostile;
 mod hub;
 mod limits;

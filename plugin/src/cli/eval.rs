@@ -164,10 +164,22 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         .iter()
         .map(|checkpoint| variants::rounded(&checkpoint.forward, &types))
         .collect::<router_stats::Result<Vec<_>>>()?;
+    // Plans that say how their weights are stored.
+    let stored: Vec<_> = plans
+        .iter()
+        .map(|(_, plan)| {
+            Some(
+                model
+                    .forward
+                    .rounded(plan.rounding(model.family(), model.topology())?),
+            )
+        })
+        .collect();
     let mut variants = Variants::new(&model.name, &model.forward);
     variants.add_rounded(None, &rounded, Origin::Reference);
-    for (name, plan) in &plans {
-        variants.add(name, "plan", &model.forward, Origin::Plan(plan));
+    for ((name, plan), stored) in plans.iter().zip(&stored) {
+        let model = stored.as_ref().unwrap_or(&model.forward);
+        variants.add(name, "plan", model, Origin::Plan(plan));
         variants.add_rounded(Some(name), &rounded, Origin::Plan(plan));
     }
     let loaded = checkpoints.iter().zip(&args.checkpoint);

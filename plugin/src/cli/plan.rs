@@ -8,7 +8,9 @@ use prune_eval::EvalOptions;
 use router_stats::calibration::{Corpus, PackOptions, Source};
 use router_stats::stats::Stats;
 
-use super::args::{parse_source, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::args::{
+    parse_source, sequences, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs,
+};
 use super::given::Given;
 use super::progress::Console;
 use super::table::Table;
@@ -26,7 +28,7 @@ use crate::Error;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k", "nested"]).required(true).multiple(true))
+    group(clap::ArgGroup::new("asked").args(["fit", "prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k", "nested"]).required(true).multiple(true))
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -54,9 +56,19 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "FRACTION,…", groups = ["budget", "expert_budget"], help_heading = "Pruning")]
     nested: Vec<f64>,
 
-    /// Text that --search, and a layer criterion that measures, run candidates on:
-    /// what the statistics were made with, as `[NAME=]FILE[:WEIGHT]` [default: the
-    /// bundled mix]
+    /// Requests served at the same time in the memory of --fit
+    /// [default: 4; on a CPU 1]
+    #[arg(long, value_name = "N", requires = "fit", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Pruning")]
+    max_seqs: Option<u32>,
+
+    /// Tokens of each and its answer together [default: 4096, or what the model
+    /// was made for]
+    #[arg(long, value_name = "N", requires = "fit", help_heading = "Pruning")]
+    max_seq_len: Option<usize>,
+
+    /// Text that --search, --fit and a layer criterion that measures run
+    /// candidates on: what the statistics were made with, as
+    /// `[NAME=]FILE[:WEIGHT]` [default: the bundled mix]
     #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, help_heading = "Search")]
     calibration: Vec<Source>,
 
@@ -120,6 +132,8 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut options = args.budget.options(args.seed);
+    let sequences = sequences(&args.model.device()?, args.max_seqs, args.budget.few())?;
+    options.fit = args.budget.memory(sequences, args.max_seq_len);
     options.domain_weights = Some(args.domain_weight.clone()).filter(|weights| !weights.is_empty());
     let budgets: Vec<_> = args
         .nested
@@ -141,11 +155,13 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         };
         plan::check(&one, model.topology())?;
     }
-    let measures = options.search.is_some() || plan::measurements(&options, model.topology())? > 0;
+    let measures = options.fit.is_some()
+        || options.search.is_some()
+        || plan::measurements(&options, model.topology())? > 0;
     given.refuse_unless(
         measures,
         &["--calibration"],
-        "--search, or a layer criterion that measures,",
+        "--search, --fit, or a layer criterion that measures,",
     )?;
     let stats = Stats::read(stats)?;
     let text = measures
@@ -159,6 +175,10 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
             pack: &pack,
         }),
     };
+    if let Some(budget) = &options.fit {
+        let plan = pipeline::solved(&model, grounds, &options, budget, &cache, &console)?;
+        return single(args, &plan, &console);
+    }
     if let Some(by) = &options.search {
         let plan = pipeline::searched(&model, grounds, &options, by, &cache, &console)?;
         return single(args, &plan, &console);

@@ -13,12 +13,13 @@ use super::coverage::coverage;
 use super::size::expert_bytes;
 use super::validate::{validate, Target};
 use super::{
-    constraints, drops, Asked, DomainShare, ExpertBudget, Method, Plan, PlanOptions, PlannedFrom,
-    PlannedModel, Searched, Size, Space, ValidPlan,
+    constraints, drops, Asked, DomainShare, ExpertBudget, Fit, Method, Plan, PlanOptions,
+    PlannedFrom, PlannedModel, Searched, Size, Space, ValidPlan,
 };
 use crate::check::expect_len;
 use crate::error::{Error, Result};
 use crate::layers::Evidence;
+use crate::surgery::UqffWeights;
 use crate::{allocate, saliency, search};
 
 /// Decides which experts and layers go, as [`Planner::plan`] does.
@@ -197,6 +198,7 @@ impl<'a> Planner<'a> {
                 asked: Asked {
                     experts: budget,
                     target: options.target,
+                    fit: None,
                     max_loss: options.max_loss,
                     layers: options.drop_layers,
                     attention: options.drop_attention,
@@ -208,8 +210,26 @@ impl<'a> Planner<'a> {
             before: self.before.clone(),
             // Validation computes what is left.
             after: self.before.clone(),
+            weights: None,
             layers,
         };
+        validate(plan, "the plan", &self.target)
+    }
+
+    /// `plan`, which this made, with its weights stored as `weights`, for the
+    /// memory that was asked for.
+    ///
+    /// # Errors
+    /// Those of reading the checkpoint's tensor list.
+    pub fn stored(
+        &self,
+        plan: &ValidPlan,
+        weights: Option<UqffWeights>,
+        fit: Fit,
+    ) -> Result<ValidPlan> {
+        let mut plan = plan.plan().clone();
+        plan.weights = weights;
+        plan.method.asked.fit = Some(fit);
         validate(plan, "the plan", &self.target)
     }
 }

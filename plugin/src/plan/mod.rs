@@ -18,6 +18,7 @@ mod file;
 pub(crate) mod fixture;
 mod json;
 mod make;
+mod memory_budget;
 mod options;
 mod searched;
 mod size;
@@ -32,6 +33,7 @@ use router_stats::family::Skip;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::Unit;
+use crate::surgery::UqffWeights;
 
 pub use budget::{ExpertBudget, LayerBudget};
 pub use constraints::{Constraints, ExpertId};
@@ -40,6 +42,7 @@ pub use drops::measurements;
 pub use file::{read, write};
 pub(crate) use make::weights;
 pub use make::{check, check_target, plan, Planner};
+pub use memory_budget::{Fit, MemoryBudget, SEQUENCES};
 pub use options::{PlanOptions, SearchOptions};
 pub use searched::{Fitness, Searched};
 pub use size::Size;
@@ -71,6 +74,10 @@ pub struct Plan {
     pub before: Size,
     /// The model as it will be.
     pub after: Size,
+    /// The type that its weights are to be served in; `None` leaves them as they
+    /// are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<UqffWeights>,
     /// Every layer of the original model, in order. These lists are the
     /// decision; the sizes follow from them.
     pub layers: Vec<LayerPlan>,
@@ -171,6 +178,9 @@ pub struct Asked {
     /// The size that [`experts`](Self::experts) was found for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<SizeTarget>,
+    /// The memory that everything was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// The change of perplexity that [`experts`](Self::experts) was found for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_loss: Option<f64>,
@@ -196,6 +206,9 @@ impl Asked {
         let experts = target
             .or(loss)
             .or_else(|| self.experts.map(|budget| budget.to_string()));
+        if let Some(fit) = self.fit {
+            return vec![fit.to_string()];
+        }
         let drops = self.drops();
         let drops = drops.map(|(unit, budget)| format!("{} {budget}", unit.flag()));
         let top_k = self.top_k.map(|top_k| format!("--top-k {top_k}"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{ExpertBudget, ExpertId, LayerBudget, Plan, SizeTarget};
+use super::{ExpertBudget, ExpertId, LayerBudget, MemoryBudget, Plan, SizeTarget};
 use crate::layers::{self, Unit};
 use crate::{allocate, saliency};
 
@@ -20,6 +20,10 @@ pub struct PlanOptions {
     pub experts: Option<ExpertBudget>,
     /// What the result may weigh; it stands in for [`experts`](Self::experts).
     pub target: Option<SizeTarget>,
+    /// What the served result may take in memory; it takes text to find
+    /// [`experts`](Self::experts), layers and types of weights for it:
+    /// [`solved`](crate::pipeline::solved).
+    pub fit: Option<MemoryBudget>,
     /// What the result may lose, as a fraction of perplexity; it takes held-out
     /// text to find [`experts`](Self::experts) for it:
     /// [`within_loss`](crate::pipeline::within_loss).
@@ -101,6 +105,7 @@ impl Default for PlanOptions {
             search: None,
             experts: None,
             target: None,
+            fit: None,
             max_loss: None,
             drop_layers: None,
             drop_attention: None,

@@ -4,9 +4,11 @@ use std::path::Path;
 
 use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Keep, Skip, Topology};
+use router_stats::forward::Rounding;
 
 use super::{LayerPlan, Plan, Size};
 use crate::error::{Error, Result};
+use crate::surgery::UqffWeights;
 
 /// A plan that fits the checkpoint it was checked against.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,6 +59,13 @@ impl ValidPlan {
     /// The plan.
     pub fn plan(&self) -> &Plan {
         &self.plan
+    }
+
+    /// What storing the weights as the plan says does to them in a native
+    /// forward pass.
+    pub fn rounding(&self, family: &dyn Family, topology: &Topology) -> Option<Rounding> {
+        let weights = self.plan.weights?;
+        weights.rounding(family, topology, &self.keep)
     }
 
     /// Fails if kept MoE layers keep different numbers of experts, for layouts
@@ -185,7 +194,8 @@ pub(super) fn validate(mut plan: Plan, label: &str, target: &Target<'_>) -> Resu
         other => other.into(),
     })?;
     plan.before = Size::of(checkpoint, family, topology, &Keep::all(topology))?;
-    plan.after = Size::of(checkpoint, family, topology, &keep)?;
+    let quantization = plan.weights.and_then(UqffWeights::quantization);
+    plan.after = Size::quantized(checkpoint, family, topology, &keep, quantization)?;
     Ok(ValidPlan { plan, keep })
 }
 

@@ -13,6 +13,7 @@
 //! companion  config.json, tokenizer, licence: everything that is not a weight
 //! card       what was removed and what it cost, for README.md
 //! directory  a temporary sibling that becomes the result by one rename
+//! held       what the engine keeps of it in memory
 //! ```
 //!
 //! Weights are moved, never computed: a bf16 weight that stays is the same
@@ -31,6 +32,7 @@ mod directory;
 #[cfg(test)]
 mod fixture;
 mod fp8;
+mod held;
 mod layout;
 mod pairs;
 mod served;
@@ -50,6 +52,7 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
+pub use held::Held;
 pub use layout::Layout;
 pub use served::refusal;
 pub use sublayers::check_asked;

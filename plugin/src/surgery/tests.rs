@@ -298,6 +298,7 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
         },
         before: size.clone(),
         after: size,
+        weights: None,
         layers: layers.collect(),
     };
     ValidPlan::new(plan, checkpoint, model.family, &model.topology).unwrap()

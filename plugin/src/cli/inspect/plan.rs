@@ -41,6 +41,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
                 domains.join(", ")
             ),
         ]);
+    memory_rows(&mut facts, plan);
     if let Some(search) = &method.search {
         facts.row([
             "searched",
@@ -101,6 +102,25 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
         "{facts}\n\n{}\n\n{layers}",
         sizes(&plan.before, &plan.after, &[])
     )
+}
+
+/// Adds how weights are stored, and the memory that it was made to fit.
+fn memory_rows(facts: &mut Table, plan: &Plan) {
+    if let Some(weights) = plan.weights {
+        facts.row(["weights as", weights.name()]);
+    }
+    if let Some(fit) = plan.method.asked.fit {
+        facts.row([
+            "memory",
+            &format!(
+                "{} of {}, with {} requests of {} tokens at a time",
+                format::bytes(fit.predicted),
+                format::bytes(fit.bytes),
+                fit.traffic.sequences,
+                format::count(fit.traffic.tokens as u64)
+            ),
+        ]);
+    }
 }
 
 /// What goes of layers that stay: `without attention 3 5`, `without experts 7`.

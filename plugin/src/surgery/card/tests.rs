@@ -71,6 +71,7 @@ fn plan() -> Plan {
         },
         before: size(3, vec![4, 0, 4]),
         after: size(2, vec![2, 0]),
+        weights: None,
         layers: vec![
             layer(0, false, vec![1, 2], vec![0, 3]),
             layer(1, false, vec![], vec![]),

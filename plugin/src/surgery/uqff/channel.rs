@@ -22,7 +22,7 @@ use super::super::Cut;
 use super::{edit, moe_layers, occupied};
 
 /// Channels that are added.
-const CHANNELS: usize = 32;
+pub(super) const CHANNELS: usize = 32;
 
 /// What the embedding puts into the first of them; exact in every dtype.
 const VALUE: f32 = 1.0 / 16_384.0;
