@@ -70,6 +70,8 @@ impl PlanOptions {
             search: None,
             experts: method.asked.experts,
             target: method.asked.target,
+            // What fits is in `experts`.
+            fit: None,
             max_loss: method.asked.max_loss,
             drop_layers: method.asked.layers,
             drop_attention: method.asked.attention,
