@@ -4,6 +4,8 @@
     reason = "a test that cannot go on has failed, helpers included"
 )]
 
+mod access;
+mod answers;
 mod browser;
 mod config;
 mod crash;
@@ -12,8 +14,12 @@ mod echo;
 mod errors;
 mod failure;
 mod families;
+mod fit;
+mod hostile;
 mod hub;
+mod limits;
 mod manual;
+mod observe;
 mod page;
 mod program;
 mod report;
@@ -22,8 +28,10 @@ mod serve;
 mod speed;
 mod stable;
 mod steps;
+mod sublayers;
 mod sweep;
 mod tasks;
 mod traffic;
 mod usage;
 mod variants;
+mod wire;

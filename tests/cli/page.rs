@@ -25,8 +25,8 @@ fn check(browser: &mut Browser, url: &str, what: &str) {
         .run("const root = document.documentElement; return root.scrollWidth - root.clientWidth;");
     assert_eq!(overflow, 0, "{what}");
     let mut errors = browser.errors();
-    // Not every server has these routes.
-    errors.retain(|error| !error.contains("/v1/status") && !error.contains("/v1/variants"));
+    // Not every server has this route.
+    errors.retain(|error| !error.contains("/v1/status"));
     assert!(errors.is_empty(), "{what}: {errors:#?}");
     let requests = browser.requests();
     let elsewhere: Vec<_> = requests
@@ -214,6 +214,61 @@ fn pruning(browser: &mut Browser) {
         .as_str()
         .unwrap()
         .contains("16 experts in 8 layers"));
+}
+
+#[test]
+#[ignore = "needs Chromium"]
+fn a_browser_compares_two_variants() {
+    let workshop = Workshop::new();
+    let server = server(
+        &workshop,
+        &["--variant", "0.25", "--variant", "original"],
+        None,
+    );
+    let url = server.url().to_owned();
+    let mut browser = Browser::start(&workshop.path(""));
+    for (width, columns) in [(1280, 2), (375, 1)] {
+        browser.open(&url, width, false);
+        let offered = browser.run(
+            "await until(() => $('#model').value);
+             return [...$('#model').options].map((option) => option.textContent);",
+        );
+        let expected = json!(["demo-reap-0.5", "demo-reap-0.25", "demo (original)"]);
+        assert_eq!(offered, expected);
+        browser.run("$('#settings').open = true; $('#beside').value = 'demo-reap-0.25'; $('#beside').dispatchEvent(new Event('change'));");
+        browser.click("#prompt");
+        browser.type_text("Tell me a story about a cat.");
+        browser.press("Enter");
+        let found = browser.run(
+            "const answers = () => [...document.querySelectorAll('.answer')];
+             await until(() => answers().length === 2 && answers().every((it) => it.getAttribute('aria-busy') === 'false'));
+             const left = answers().map((it) => Math.round(it.getBoundingClientRect().left));
+             return { names: answers().map((it) => it.querySelector('h4').textContent), columns: new Set(left).size,
+                      problems: document.querySelectorAll('#log .problem').length };",
+        );
+        let expected = json!({"names": ["demo-reap-0.5", "demo-reap-0.25"], "columns": columns, "problems": 0});
+        assert_eq!(found, expected);
+        browser.picture(&format!("beside-{width}"));
+        check(&mut browser, &url, &format!("two answers at {width}"));
+        browser.click("nav a[href=\"#pruning\"]");
+        let kept = browser.run(
+            "const kept = async (id) => {
+               $('#which').value = id; $('#which').dispatchEvent(new Event('change'));
+               await sleep(50);
+               await until(() => $('#pruning-content').getAttribute('aria-busy') === 'false');
+               return $('table.layers td:last-child')?.textContent ?? $('#pruning-content').textContent;
+             };
+             await until(() => $('table.layers'));
+             return [await kept('demo-reap-0.25'), await kept('demo-reap-0.5'), await kept('demo')];",
+        );
+        assert_eq!([&kept[0], &kept[1]], ["12 of 16", "8 of 16"]);
+        assert!(
+            kept[2].as_str().unwrap().contains("nothing was removed"),
+            "{kept}"
+        );
+        check(&mut browser, &url, &format!("three variants at {width}"));
+    }
+    server.stop();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use mistralrs_core::{
 use tokenizers::Tokenizer;
 
 use super::loader::{self, PruningLoader};
-use super::options::{uneven_weights, EngineOptions};
+use super::options::EngineOptions;
 use super::probe::probe;
 use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
@@ -21,8 +21,12 @@ pub(crate) struct Engine {
     pub(crate) mistralrs: Arc<MistralRs>,
     /// What the model is called.
     pub(crate) id: String,
-    /// What the engine calls it in its answers.
-    pub(crate) name: String,
+    /// Tokens that end a text.
+    pub(crate) end_of_text: Vec<u32>,
+    /// Tokens of a prompt and its answer together; the engine fails past them.
+    pub(crate) context: usize,
+    /// Sequences that it answers at the same time.
+    pub(crate) together: usize,
     /// What was loaded.
     pub(crate) outcome: Outcome,
     prefix_cache: bool,
@@ -44,12 +48,7 @@ impl Ready {
     pub(crate) fn new(job: Job, id: String, options: &EngineOptions) -> Result<Self> {
         let device = &job.device;
         options.paged_attention.config(device)?;
-        options.dtype(device)?;
-        let isq = options.isq(device)?;
-        let job = Job {
-            uneven_weights: uneven_weights(isq),
-            ..job
-        };
+        let job = options.job(job)?;
         let outcome = job.run()?;
         Ok(Self { job, id, outcome })
     }
@@ -122,14 +121,8 @@ impl Engine {
             what: "loading the model",
             reason: "the loader was not asked for a model".to_owned(),
         })?;
-        let (paged, name) = {
-            let pipeline = pipeline.lock().await;
-            (
-                pipeline.get_metadata().cache_config.clone(),
-                pipeline.name(),
-            )
-        };
-        let scheduler = match paged {
+        let metadata = pipeline.lock().await.get_metadata();
+        let scheduler = match metadata.cache_config.clone() {
             Some(config) => SchedulerConfig::PagedAttentionMeta {
                 max_num_seqs: options.max_seqs,
                 config,
@@ -149,7 +142,9 @@ impl Engine {
         Ok(Self {
             mistralrs,
             id: loader.get_id(),
-            name,
+            end_of_text: metadata.eos_tok.clone(),
+            context: metadata.max_seq_len,
+            together: options.max_seqs,
             outcome,
             prefix_cache: prefixes > 0 && !options.loader.no_kv_cache,
         })
@@ -159,6 +154,13 @@ impl Engine {
     /// key-value cache it kept from another request.
     pub(crate) fn scores(&self) -> bool {
         !self.prefix_cache
+    }
+
+    /// Tokens of the longest prompt that it has the memory to score.
+    pub(crate) fn longest_scored(&self) -> usize {
+        let plan = self.outcome.plan.as_ref();
+        let fit = plan.and_then(|plan| plan.method.asked.fit);
+        fit.map_or(usize::MAX, |fit| fit.scored)
     }
 
     /// Its tokenizer, which neither cuts text off nor fills it up.

@@ -19,7 +19,7 @@ mod speed;
 pub use backend::EngineBackend;
 pub use loader::{has_chat_template, LoaderOptions, PruningLoader};
 pub use mistralrs_core::ModelDType;
-pub use options::{EngineOptions, PagedAttention};
+pub use options::{together, EngineOptions, PagedAttention};
 pub use speed::time;
 
 /// A failure of the engine with all its causes, which its own error type would

@@ -7,11 +7,36 @@ use mistralrs_core::{
 };
 
 use super::loader::LoaderOptions;
+use crate::pipeline::Job;
 use crate::surgery::UqffWeights;
 use crate::{Error, Result};
 
 /// Prefixes whose key-value caches are kept on a GPU, as in mistral.rs.
 const PREFIXES: usize = 16;
+
+/// Sequences that a GPU answers at the same time unless told otherwise.
+const TOGETHER: usize = 32;
+
+/// Sequences that `device` answers at the same time: as many as are `asked`
+/// for, or 32. On a CPU it is one: where a batch has several, the attention of
+/// mistral.rs 0.8.1 there gives all of them what it computed of the last
+/// (`flash_attn_cpu_single_q` keeps one sum for the whole batch).
+///
+/// # Errors
+/// [`Error::Option`] for more than one on a CPU.
+pub fn together(device: &Device, asked: Option<usize>) -> Result<usize> {
+    match asked {
+        Some(asked) if device.is_cpu() && asked > 1 => Err(Error::Option {
+            option: "--max-seqs",
+            expected: "1 on a CPU, where mistral.rs 0.8.1 mixes up the requests of a batch"
+                .to_owned(),
+            found: asked.to_string(),
+        }),
+        Some(asked) => Ok(asked),
+        None if device.is_cpu() => Ok(1),
+        None => Ok(TOGETHER),
+    }
+}
 
 /// How the engine runs.
 #[derive(Debug, Clone)]
@@ -37,7 +62,7 @@ impl Default for EngineOptions {
     /// What `serve` does unless told otherwise.
     fn default() -> Self {
         Self {
-            max_seqs: 32,
+            max_seqs: TOGETHER,
             prefix_cache_n: None,
             dtype: ModelDType::Auto,
             isq: None,
@@ -64,7 +89,7 @@ pub struct PagedAttention {
 }
 
 /// How weights are stored that the engine would quantise so on loading.
-pub(super) fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
+fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
     Some(match isq {
         None => UqffWeights::Float,
         Some(IsqType::Q8_0) => UqffWeights::Q8_0,
@@ -78,6 +103,19 @@ pub(super) fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
 }
 
 impl EngineOptions {
+    /// The job as this engine wants it done.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for options that the device does not have.
+    pub fn job(&self, job: Job) -> Result<Job> {
+        self.dtype(&job.device)?;
+        let isq = self.isq(&job.device)?;
+        Ok(Job {
+            uneven_weights: uneven_weights(isq),
+            ..job
+        })
+    }
+
     /// Quantisation on loading.
     pub(super) fn isq(&self, device: &Device) -> Result<Option<IsqType>> {
         let Some(isq) = &self.isq else {
@@ -191,6 +229,14 @@ mod tests {
         assert_eq!(options.prefixes(&Device::Cpu), 0);
         options.prefix_cache_n = Some(3);
         assert_eq!(options.prefixes(&Device::Cpu), 3);
+    }
+
+    #[test]
+    fn a_cpu_answers_one_at_a_time() {
+        assert_eq!(together(&Device::Cpu, None).unwrap(), 1);
+        assert_eq!(together(&Device::Cpu, Some(1)).unwrap(), 1);
+        let refused = together(&Device::Cpu, Some(2)).unwrap_err();
+        assert!(refused.to_string().contains("--max-seqs"), "{refused}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub(crate) struct Successor<'a> {
 
 impl<'a> Successor<'a> {
     /// Of logits [V]; `None` if they are not finite.
-    fn new(logits: &'a [f32]) -> Option<Self> {
+    pub(crate) fn new(logits: &'a [f32]) -> Option<Self> {
         let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         let sum: f64 = logits.iter().map(|&z| (f64::from(z) - max).exp()).sum();
         let ln_sum = max + sum.ln();

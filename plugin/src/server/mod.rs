@@ -1,48 +1,57 @@
 //! The engine behind an OpenAI-compatible HTTP server.
 //!
 //! This file puts the layers together, one file each; what a model says is
-//! [`crate::engine`]'s business.
+//! [`crate::engine`]'s business. A request passes, in this order: the log and
+//! the counters (`log`), `cors`, the shape of failures (`refusal`), the name
+//! it calls the server by (`host`), the key (`access`), the limits (`limits`),
+//! and the routes: of `variants`, which pass on to the routes of one `model`,
+//! or of the server itself (`status`, `docs`, `page`). Nothing of a request
+//! that shows no key is read, and it waits in no queue.
 
 mod access;
+mod answer;
+mod connection;
+mod cors;
+mod docs;
 mod echo;
+mod host;
+mod limits;
+mod log;
+mod metrics;
+mod model;
+mod options;
 mod page;
+mod plain;
+mod problem;
 mod refusal;
-mod rename;
+mod routes;
+mod sent;
+mod status;
+mod time;
 mod turn;
 mod variants;
 
 use std::future::Future;
 use std::net::TcpListener;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::{middleware, Router};
 
-pub use access::ApiKey;
+pub use access::{is_open_to_all, ApiKey};
+pub use connection::listen;
+pub use cors::Origins;
+pub use log::Entry;
+pub use options::ServerOptions;
+pub use plain::Plain;
 pub use variants::VariantOptions;
 
 use crate::engine::EngineOptions;
 use crate::pipeline::{Job, Outcome};
-use crate::{Error, Result};
+use crate::Result;
+use limits::Limits;
+use log::Observer;
+use metrics::Metrics;
 use variants::Variants;
-
-/// How long answers may take to finish once the server is asked to stop.
-const GRACE: Duration = Duration::from_secs(10);
-
-/// Binds an address, so that one that is taken is known before the long work.
-///
-/// # Errors
-/// [`Error::Listen`]
-pub fn listen(host: &str, port: u16) -> Result<TcpListener> {
-    let fail = |source| Error::Listen {
-        host: host.to_owned(),
-        port,
-        source,
-    };
-    let listener = TcpListener::bind((host, port)).map_err(fail)?;
-    listener.set_nonblocking(true).map_err(fail)?;
-    Ok(listener)
-}
 
 /// The variants of a model behind their routes.
 pub struct Server {
@@ -58,21 +67,18 @@ impl Server {
     /// Those of the job, and of the engine.
     pub async fn load(
         job: Job,
-        options: EngineOptions,
+        engine: EngineOptions,
         variants: &VariantOptions,
-        api_key: Option<ApiKey>,
+        options: ServerOptions,
     ) -> Result<Self> {
-        let variants = Variants::load(job, options, variants).await?;
-        let mut router = variants
-            .clone()
-            .router()
-            .layer(middleware::from_fn(refusal::reword));
-        if let Some(key) = api_key {
-            router = router.layer(middleware::from_fn_with_state(key, access::check));
-        }
+        let variants = Variants::load(job, engine, variants, &options).await?;
+        let metrics = Arc::new(Metrics::new());
+        let routes = variants::routes(&variants)
+            .merge(status::routes(&metrics, &variants))
+            .merge(docs::routes())
+            .merge(page::routes());
         Ok(Self {
-            // The page is for anyone; what it shows it asks for as they do.
-            router: page::routes().fallback_service(router),
+            router: layers(routes, &metrics, options),
             variants,
         })
     }
@@ -83,51 +89,31 @@ impl Server {
     }
 
     /// Answers requests until `stop` is ready, then finishes the answers that
-    /// have begun.
+    /// have begun. Says whether all of them were in time.
     ///
     /// # Errors
     /// If the listener fails.
-    pub async fn run(
-        self,
-        listener: TcpListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<()> {
-        let failed = |error: std::io::Error| Error::Engine {
-            what: "serving",
-            reason: error.to_string(),
-        };
-        let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
-        let (stopping, stopped) = tokio::sync::oneshot::channel();
-        let server = axum::serve(listener, self.router).with_graceful_shutdown(async move {
-            stop.await;
-            // Nobody waits any more if the server has failed meanwhile.
-            let _ = stopping.send(());
-        });
-        tokio::select! {
-            result = async { server.await } => result.map_err(failed),
-            () = grace(stopped) => Ok(()),
-        }
+    pub async fn run(self, listener: TcpListener, stop: impl Future<Output = ()>) -> Result<bool> {
+        connection::serve(listener, self.router, stop).await
     }
 }
 
-/// Ready some time after `stopped` is.
-async fn grace(stopped: tokio::sync::oneshot::Receiver<()>) {
-    match stopped.await {
-        Ok(()) => tokio::time::sleep(GRACE).await,
-        Err(_) => std::future::pending().await,
+/// Puts every layer around the routes, the innermost first.
+fn layers(routes: Router, metrics: &Arc<Metrics>, options: ServerOptions) -> Router {
+    let limits = Limits::new(metrics.clone(), &options);
+    let observer = Observer::new(metrics.clone(), &options);
+    let mut router = routes
+        .layer(middleware::from_fn_with_state(limits.clone(), limits::slot))
+        .layer(middleware::from_fn_with_state(limits, limits::body));
+    if let Some(key) = options.api_key {
+        router = router.layer(middleware::from_fn_with_state(key, access::check));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_taken_port_is_an_error_with_advice() {
-        let first = listen("127.0.0.1", 0).unwrap();
-        let port = first.local_addr().unwrap().port();
-        let error = listen("127.0.0.1", port).unwrap_err();
-        assert!(error.to_string().contains(&port.to_string()));
-        assert!(error.hint().unwrap().contains("--port"));
+    if options.loopback {
+        router = router.layer(middleware::from_fn(host::check));
     }
+    router = router.layer(middleware::from_fn(refusal::reword));
+    if let Some(cors) = options.origins.layer() {
+        router = router.layer(cors);
+    }
+    router.layer(middleware::from_fn_with_state(observer, log::observe))
 }

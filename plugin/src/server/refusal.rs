@@ -1,24 +1,26 @@
-//! Refused and failed requests, said as OpenAI clients expect it.
+//! Refused and failed requests of every route, said in one shape.
 //!
-//! The engine's routes answer some in plain text or as `{"message": …}`, and an
-//! unknown model with status 500. Answers that stream are left alone: a
-//! failure that has a status of its own comes before a stream begins.
+//! The engine's routes answer some in plain text or as `{"message": …}`, an
+//! unknown model with status 500, and unknown routes with nothing at all.
+//! Answers that stream are left alone: a failure that has a status of its own
+//! comes before a stream begins.
 
 use axum::body::{to_bytes, Body};
 use axum::extract::Request;
-use axum::http::{header, HeaderValue, StatusCode};
+use axum::http::{header, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use serde_json::{json, Map, Value};
+use serde_json::{Map, Value};
 
-/// Gives every failure under `/v1/` the body
-/// `{"error": {"message", "type", "param", "code"}}`, and an unknown model
-/// status 404. A body that has an `error` object already stays as it is.
+use super::problem::Problem;
+
+/// Gives every failure the body `{"error": {"message", "type", "param",
+/// "code"}}`, and an unknown model status 404. A body that has an `error`
+/// object already stays as it is.
 pub(super) async fn reword(request: Request, next: Next) -> Response {
-    let ours = request.uri().path().starts_with("/v1/");
     let response = next.run(request).await;
     let status = response.status();
-    if !ours || !(status.is_client_error() || status.is_server_error()) {
+    if !(status.is_client_error() || status.is_server_error()) {
         return response;
     }
     let (mut parts, body) = response.into_parts();
@@ -38,32 +40,14 @@ pub(super) async fn reword(request: Request, next: Next) -> Response {
             text => text.to_owned(),
         },
     };
-    let unknown = is_unknown_model(&message);
-    if unknown {
-        parts.status = StatusCode::NOT_FOUND;
-    }
-    let kind = if parts.status.is_client_error() {
-        "invalid_request_error"
-    } else {
-        "server_error"
-    };
-    let error = json!({
-        "message": message,
-        "type": kind,
-        "param": unknown.then_some("model"),
-        "code": unknown.then_some("model_not_found"),
-    });
+    let problem = Problem::said(parts.status, message);
+    parts.status = problem.status();
     // What else was said, such as the part of an answer, stays beside it.
-    said.insert("error".to_owned(), error);
+    said.insert("error".to_owned(), problem.error());
     parts.headers.remove(header::CONTENT_LENGTH);
     let json = HeaderValue::from_static("application/json");
     parts.headers.insert(header::CONTENT_TYPE, json);
     Response::from_parts(parts, Body::from(Value::Object(said).to_string()))
-}
-
-/// Whether the engine says that it has no model of the name asked for.
-fn is_unknown_model(message: &str) -> bool {
-    message.starts_with("Requested model '") && message.contains("' is not available")
 }
 
 #[cfg(test)]

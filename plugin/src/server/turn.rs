@@ -5,13 +5,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::http::Method;
-use axum::middleware::Next;
-use axum::response::Response;
-use futures_util::StreamExt;
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// Many requests at a time, or one that is alone. They are let in in the order
 /// in which they come.
@@ -23,56 +17,34 @@ impl Turns {
     pub(super) async fn alone(&self) -> OwnedRwLockWriteGuard<()> {
         self.0.clone().write_owned().await
     }
-}
 
-/// Has a request to the model wait for its turn, which lasts until the whole
-/// answer is sent.
-pub(super) async fn share(State(turns): State<Turns>, request: Request, next: Next) -> Response {
-    if request.method() != Method::POST {
-        return next.run(request).await;
+    /// Waits until nothing runs that is to be alone; nothing of that kind does
+    /// until this is dropped.
+    pub(super) async fn share(&self) -> OwnedRwLockReadGuard<()> {
+        self.0.clone().read_owned().await
     }
-    let turn = turns.0.read_owned().await;
-    let (parts, body) = next.run(request).await.into_parts();
-    let data = body.into_data_stream().map(move |data| {
-        // Held by this closure, which lives as long as the stream.
-        let _ = &turn;
-        data
-    });
-    Response::from_parts(parts, Body::from_stream(data))
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::routing::post;
-    use axum::{middleware, Router};
-
     use super::*;
 
     #[tokio::test]
-    async fn a_turn_lasts_until_the_answer_is_sent() {
+    async fn one_that_is_alone_waits_for_the_others_and_they_for_it() {
         let turns = Turns::default();
-        let stream = || async {
-            let parts = ["first ", "second"].map(Ok::<_, std::convert::Infallible>);
-            Body::from_stream(futures_util::stream::iter(parts))
-        };
-        let router = Router::new()
-            .route("/", post(stream).get(|| async { "healthy" }))
-            .layer(middleware::from_fn_with_state(turns.clone(), share));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let server = tokio::spawn(async { axum::serve(listener, router).await });
-        let client = reqwest::Client::builder().no_proxy().build().unwrap();
-
-        let alone = turns.alone().await;
-        let healthy = client.get(&url).send().await.unwrap().text().await.unwrap();
-        assert_eq!(healthy, "healthy");
-        let waiting = tokio::spawn(client.post(&url).send());
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        assert!(!waiting.is_finished());
+        let (first, second) = (turns.share().await, turns.share().await);
+        let alone = tokio::spawn({
+            let turns = turns.clone();
+            async move { turns.alone().await }
+        });
+        tokio::task::yield_now().await;
+        assert!(!alone.is_finished());
+        drop((first, second));
+        let alone = alone.await.unwrap();
+        let third = tokio::spawn(async move { turns.share().await });
+        tokio::task::yield_now().await;
+        assert!(!third.is_finished());
         drop(alone);
-        let answer = waiting.await.unwrap().unwrap().text().await.unwrap();
-        assert_eq!(answer, "first second");
-        drop(turns.alone().await);
-        server.abort();
+        third.await.unwrap();
     }
 }

@@ -1,9 +1,9 @@
 //! What may be asked of an echo.
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::Refusal;
+use crate::server::answer::prompts::{self, Prompt};
 
 /// Most alternatives per token, as OpenAI has it.
 const MOST_TOP: u64 = 5;
@@ -19,25 +19,6 @@ pub(super) struct Asked {
     pub(super) top: usize,
     /// Whether the most probable token is added to the prompt.
     pub(super) continues: bool,
-}
-
-/// One prompt.
-#[derive(Debug, PartialEq)]
-pub(super) enum Prompt {
-    /// To be tokenised.
-    Text(String),
-    /// As the model sees it.
-    Tokens(Vec<u32>),
-}
-
-/// The four shapes of `prompt`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Prompts {
-    Text(String),
-    Tokens(Vec<u32>),
-    Texts(Vec<String>),
-    TokenLists(Vec<Vec<u32>>),
 }
 
 /// Fields that would change the answer, with the values that do not.
@@ -94,18 +75,12 @@ impl Asked {
                 &body["logprobs"],
             ));
         };
-        let prompts = match Prompts::deserialize(&body["prompt"]) {
-            Ok(Prompts::Text(text)) => vec![Prompt::Text(text)],
-            Ok(Prompts::Tokens(tokens)) => vec![Prompt::Tokens(tokens)],
-            Ok(Prompts::Texts(texts)) => texts.into_iter().map(Prompt::Text).collect(),
-            Ok(Prompts::TokenLists(lists)) => lists.into_iter().map(Prompt::Tokens).collect(),
-            Err(_) => {
-                return Err(refusal(
-                    "prompt",
-                    "a text, a list of token ids, or a list of either",
-                    &body["prompt"],
-                ))
-            }
+        let Some(prompts) = prompts::parse(&body["prompt"]) else {
+            return Err(refusal(
+                "prompt",
+                "a text, a list of token ids, or a list of either",
+                &body["prompt"],
+            ));
         };
         let model = match given("model") {
             None => "default",

@@ -2,8 +2,8 @@
 
 use tokenizers::Tokenizer;
 
-use super::request::Prompt;
 use super::Refusal;
+use crate::server::answer::prompts::Prompt;
 
 /// A prompt as the model sees it and as a reader does.
 #[derive(Debug, PartialEq)]

@@ -1,6 +1,8 @@
+use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{middleware, Json, Router};
+use serde_json::json;
 
 use super::*;
 
@@ -31,10 +33,6 @@ async fn ask(path: &str) -> (u16, String, String) {
         .route(
             "/v1/fine",
             get(|| async { "Requested model 'x' is not available" }),
-        )
-        .route(
-            "/health",
-            get(|| async { (StatusCode::BAD_REQUEST, "sick") }),
         )
         .layer(middleware::from_fn(reword));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -69,6 +67,11 @@ async fn failures_are_said_in_one_shape() {
             expected("Not Found", "invalid_request_error"),
         ),
         ("/v1/failed", 500, half),
+        (
+            "/absent",
+            404,
+            expected("Not Found", "invalid_request_error"),
+        ),
     ] {
         let (found, kind, text) = ask(path).await;
         assert_eq!(found, status, "{path}");
@@ -100,7 +103,6 @@ async fn other_answers_are_left_alone() {
     for (path, status, text) in [
         ("/v1/shaped", 401, shaped),
         ("/v1/fine", 200, "Requested model 'x' is not available"),
-        ("/health", 400, "sick"),
     ] {
         let (found, _, said) = ask(path).await;
         assert_eq!((found, &said[..]), (status, text), "{path}");

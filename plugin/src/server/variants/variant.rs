@@ -1,26 +1,20 @@
-//! A loaded model behind its own layers and routes.
+//! A loaded model behind its own routes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
 use axum::extract::Request;
 use axum::response::Response;
-use axum::{middleware, Router};
-use futures_util::StreamExt;
+use axum::Router;
 use mistralrs_core::MistralRs;
-use mistralrs_server_core::mistralrs_server_router_builder::MistralRsServerRouterBuilder;
 use serde::Serialize;
 use tokio::sync::watch;
 use tower_service::Service;
 
 use crate::engine::load::Engine;
 use crate::pipeline::{Change, Outcome};
-use crate::server::echo::{self, Echo};
-use crate::server::rename::{self, Renaming};
-use crate::server::turn::{self, Turns};
-use crate::Result;
+use crate::server::sent::until_sent;
 
 /// Where a variant comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -61,51 +55,33 @@ pub(super) struct Variant {
     pub(super) bytes: u64,
     /// When it was loaded, in seconds since 1970.
     pub(super) created: u64,
-    router: Router,
+    routes: Router,
     running: watch::Sender<usize>,
     // Keeps the engine's thread alive.
     _engine: Arc<MistralRs>,
 }
 
 impl Variant {
-    /// Puts the layers of this server around the engine's routes.
-    ///
-    /// # Errors
-    /// If there is no tokenizer, or the engine refuses to build its routes.
-    pub(super) async fn new(
+    /// A variant that `routes` answer for.
+    pub(super) fn new(
         engine: Engine,
+        routes: Router,
         change: Change,
         origin: Origin,
         bytes: u64,
-    ) -> Result<Self> {
-        let turns = Turns::default();
-        let echo = Echo::new(&engine, turns.clone())?;
-        let mut router = MistralRsServerRouterBuilder::new()
-            .with_mistralrs(engine.mistralrs.clone())
-            // Other web pages are not to talk to a model that runs here.
-            .with_allowed_origins(Vec::new())
-            .build()
-            .await
-            .map_err(crate::engine::failed("setting up the routes"))?;
-        if engine.scores() {
-            router = router.layer(middleware::from_fn_with_state(turns, turn::share));
-        }
-        router = router.layer(middleware::from_fn_with_state(echo, echo::answer));
-        if let Some(names) = Renaming::new(&engine.name, &engine.id) {
-            router = router.layer(middleware::from_fn_with_state(names, rename::rename));
-        }
+    ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Ok(Self {
+        Self {
             id: engine.id,
             origin,
             change,
             outcome: engine.outcome,
             bytes,
             created: since.map_or(0, |since| since.as_secs()),
-            router,
+            routes,
             running: watch::Sender::new(0),
             _engine: engine.mistralrs,
-        })
+        }
     }
 
     /// Requests that are being answered.
@@ -132,16 +108,10 @@ impl InUse {
 
     /// Answers `request`, and holds the variant until the answer is sent.
     pub(super) async fn answer(self, request: Request) -> Response {
-        let mut router = self.0.router.clone();
-        let answer: Result<Response, Infallible> = router.call(request).await;
+        let mut routes = self.0.routes.clone();
+        let answer: Result<Response, Infallible> = routes.call(request).await;
         let Ok(answer) = answer;
-        let (parts, body) = answer.into_parts();
-        let data = body.into_data_stream().map(move |data| {
-            // Held by this closure, which lives as long as the stream.
-            let _ = &self;
-            data
-        });
-        Response::from_parts(parts, Body::from_stream(data))
+        until_sent(answer, self, drop)
     }
 }
 
