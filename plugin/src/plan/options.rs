@@ -70,7 +70,7 @@ impl PlanOptions {
             search: None,
             experts: method.asked.experts,
             target: method.asked.target,
-            // What fits is in `experts`.
+            // What is served with it goes on taking as much.
             fit: None,
             max_loss: method.asked.max_loss,
             drop_layers: method.asked.layers,
