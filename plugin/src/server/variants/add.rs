@@ -99,9 +99,22 @@ impl Variants {
             self.table.find(Some(name))?;
         }
         self.table.expect_free(&id, replace)?;
+        self.expect_no_budget()?;
         self.maker.leaves_room()?;
         let made = tokio::task::block_in_place(|| self.maker.ready(id, change))?;
         Ok(self.maker.load(made, origin).await?)
+    }
+
+    /// Fails if the memory of this server was promised to one model.
+    fn expect_no_budget(&self) -> Result<(), Problem> {
+        let served = self.table.find(None)?;
+        let plan = served.outcome.plan.as_ref();
+        match plan.and_then(|plan| plan.method.asked.fit) {
+            None => Ok(()),
+            Some(fit) => Err(conflict(format!(
+                "this server was started for {fit}, and another variant would exceed that"
+            ))),
+        }
     }
 
     /// Has requests reach a variant; its entry.
