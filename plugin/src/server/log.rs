@@ -43,6 +43,9 @@ pub struct Entry {
     pub cut: bool,
 }
 
+/// What is told of every request; must not block.
+pub type AccessLog = Arc<dyn Fn(&Entry) + Send + Sync>;
+
 /// What layers further in learn of the request at hand.
 #[derive(Clone)]
 pub(super) struct Tally(Arc<Counts>);
@@ -83,7 +86,7 @@ impl Tally {
 #[derive(Clone)]
 pub(super) struct Observer {
     metrics: Arc<Metrics>,
-    log: Option<Arc<dyn Fn(&Entry) + Send + Sync>>,
+    log: Option<AccessLog>,
 }
 
 impl Observer {

@@ -40,7 +40,7 @@ use axum::{middleware, Router};
 pub use access::{is_open_to_all, ApiKey};
 pub use connection::listen;
 pub use cors::Origins;
-pub use log::Entry;
+pub use log::{AccessLog, Entry};
 pub use options::ServerOptions;
 pub use plain::Plain;
 pub use variants::VariantOptions;

@@ -1,11 +1,10 @@
 //! How the server treats its clients.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::access::ApiKey;
 use super::cors::Origins;
-use super::log::Entry;
+use super::log::AccessLog;
 
 /// Who may ask, how much, and what is said of it.
 #[derive(Clone)]
@@ -26,6 +25,6 @@ pub struct ServerOptions {
     pub request_timeout: Duration,
     /// From a request to the first token of its answer.
     pub first_token_timeout: Duration,
-    /// Is told of every request; must not block.
-    pub log: Option<Arc<dyn Fn(&Entry) + Send + Sync>>,
+    /// Is told of every request.
+    pub log: Option<AccessLog>,
 }
