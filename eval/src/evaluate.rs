@@ -167,10 +167,12 @@ impl<'a> Evaluation<'a> {
         passes: usize,
     ) -> Result<Measured> {
         let hidden = hidden_states(variant, self.sequences, &self.options, progress)?;
-        // A masked or quantised model has the head of the original, which may
-        // be large.
-        let original = self.reference.model.checkpoint();
-        let own = if std::ptr::eq(variant.model.checkpoint(), original) {
+        // A masked model has the head of the original, which may be large, and
+        // so has one whose projections alone are rounded.
+        let original = self.reference.model;
+        let shares = std::ptr::eq(variant.model.checkpoint(), original.checkpoint());
+        let rounds = variant.model.rounds_head() || original.rounds_head();
+        let own = if shares && !rounds {
             None
         } else {
             Some(variant.model.head()?)

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::layers::Unit;
 use crate::plan::{ExpertBudget, LayerBudget, Size, SizeTarget};
 
 /// Result with this crate's [`Error`].
@@ -95,21 +96,39 @@ pub enum Error {
         /// The smallest size that pruning experts leads to.
         smallest: Size,
     },
-    /// No layer would be left.
-    #[error("{budget} would leave 0 of {layers} layers")]
-    TooFewLayers {
+    /// No plan takes as little memory as there is.
+    #[error(
+        "{fit}: the smallest this model can be served in is {}, of which {} are weights",
+        crate::format::bytes(*smallest),
+        crate::format::bytes(*weights)
+    )]
+    FitTooSmall {
         /// What was asked for.
+        fit: String,
+        /// Bytes of memory of the smallest plan.
+        smallest: u64,
+        /// Bytes of its weights.
+        weights: u64,
+    },
+    /// No layer, or sublayer of a kind, would be left.
+    #[error("{} {budget} would leave 0 of {there} {}", unit.flag(), unit.plural())]
+    TooFewLayers {
+        /// What goes.
+        unit: Unit,
+        /// How much was asked for.
         budget: LayerBudget,
-        /// Layers of the model.
-        layers: usize,
+        /// How many the model has, or keeps in the layers that stay.
+        there: usize,
     },
     /// The fraction is so small that nothing would go.
-    #[error("{budget} would remove none of {layers} layers")]
+    #[error("{} {budget} would remove none of {there} {}", unit.flag(), unit.plural())]
     NoLayerRemoved {
-        /// What was asked for.
+        /// What goes.
+        unit: Unit,
+        /// How much was asked for.
         budget: LayerBudget,
-        /// Layers of the model.
-        layers: usize,
+        /// How many the model has.
+        there: usize,
     },
     /// What is to stay has no room for the protected experts.
     #[error(
@@ -125,13 +144,25 @@ pub enum Error {
         /// The fewest that hold all protected ones.
         needed: usize,
     },
-    /// The layers that would go hold protected experts.
-    #[error("{budget} finds no layers to drop: layers {held} hold protected experts")]
+    /// What would go holds protected experts.
+    #[error("{asked} finds nothing to drop: {held}")]
     ProtectedLayers {
-        /// What was asked for.
-        budget: LayerBudget,
-        /// Layers with protected experts: `0, 3`.
+        /// The flags that asked.
+        asked: String,
+        /// What has to stay: `layers 0, 3 hold protected experts`.
         held: String,
+    },
+    /// No configuration of the family describes what is left of a layer.
+    #[error("{model} cannot be written without {what}: {reason}")]
+    NotWritten {
+        /// Name of the model.
+        model: String,
+        /// What goes: `the experts of layer 7`.
+        what: String,
+        /// What its configuration lacks.
+        reason: &'static str,
+        /// What would work instead.
+        instead: &'static str,
     },
     /// The domains that have tokens weigh nothing.
     #[error("the statistics hold no tokens under the domain weights {weights}")]
@@ -347,6 +378,7 @@ impl Error {
                 | Self::TooManyExperts { .. }
                 | Self::NoExpertRemoved { .. }
                 | Self::TargetTooSmall { .. }
+                | Self::FitTooSmall { .. }
                 | Self::TooFewLayers { .. }
                 | Self::NoLayerRemoved { .. }
                 | Self::ProtectedExperts { .. }
@@ -408,15 +440,21 @@ impl Error {
             Self::TargetTooSmall { .. } => {
                 "drop layers too with --drop-layers, or allow more and quantise what is left: serve --isq 4".to_owned()
             }
-            Self::TooFewLayers { layers, .. } => {
-                format!("the most this model can lose is {}", layers.saturating_sub(1))
+            Self::FitTooSmall { .. } => {
+                "fewer or shorter requests take less: --max-seqs 1 --max-seq-len 512".to_owned()
             }
-            Self::NoLayerRemoved { .. } => "give a number of layers instead: --drop-layers 1".to_owned(),
+            Self::TooFewLayers { there, .. } => {
+                format!("the most this model can lose is {}", there.saturating_sub(1))
+            }
+            Self::NoLayerRemoved { unit, .. } => {
+                format!("give a number of {} instead: {} 1", unit.plural(), unit.flag())
+            }
+            Self::NotWritten { instead, .. } => (*instead).to_owned(),
             Self::ProtectedExperts { .. } => {
                 "remove fewer experts, or protect fewer: --prune-super-experts protects only those of --protect".to_owned()
             }
             Self::ProtectedLayers { .. } => {
-                "drop fewer layers, or protect fewer experts: --prune-super-experts protects only those of --protect".to_owned()
+                "drop less, or protect fewer experts: --prune-super-experts protects only those of --protect".to_owned()
             }
             Self::NoTokens { .. } => "give some weight to a domain that has text".to_owned(),
             Self::OnePart => {

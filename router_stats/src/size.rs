@@ -4,7 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoint, TensorView};
-use crate::family::{Family, Keep, Names, Part, Role, Topology, SCALE_SUFFIX};
+use crate::family::{
+    Family, Keep, Names, Part, Projection, Role, Sublayer, Topology, SCALE_SUFFIX,
+};
 use crate::forward::Quantization;
 use crate::Result;
 
@@ -15,20 +17,23 @@ pub struct Size {
     /// Weights; those that head and embedding share, once.
     pub parameters: u64,
     /// Weights that one token meets: all but the experts, the whole embedding
-    /// included, and the top-k experts of every layer.
+    /// included, and of every layer as many experts as a token takes.
     pub active_parameters: u64,
     /// Bytes of all tensors, without headers: in the dtypes of the checkpoint,
     /// or matrices in blocks of a [`Quantization`].
     pub bytes: u64,
     /// Layers.
     pub layers: usize,
-    /// Experts of each of these layers; 0 for dense ones.
+    /// Experts of each of these layers; 0 for dense ones and for those that
+    /// lose them as a whole.
     pub experts_per_layer: Vec<usize>,
 }
 
 impl Size {
     /// Size of what `keep` leaves of a checkpoint, exactly: no tensor changes
-    /// its dtype. `keep` has passed [`Keep::check`].
+    /// its dtype. Where a layer loses its feed-forward part and the family can
+    /// be written so, its norm and the [stand-in](Family::stand_in) count.
+    /// `keep` has passed [`Keep::check`].
     ///
     /// # Errors
     /// [`Shape`](crate::Error::Shape) if a router or stacked tensor does not
@@ -62,6 +67,7 @@ impl Size {
         for &layer in &keep.layers {
             masks[layer] = Some(keep.mask(topology, layer));
         }
+        let stand_in = stand_in(family, topology, keep);
         let mut shared = 0;
         let mut experts = vec![0; topology.layers()];
         let mut bytes = 0;
@@ -81,6 +87,9 @@ impl Size {
                     let Some(mask) = masks.get(layer).and_then(Option::as_deref) else {
                         continue;
                     };
+                    if goes(names, keep, layer, tensor.name, stand_in) {
+                        continue;
+                    }
                     let left = match part {
                         Part::Shared => whole,
                         Part::Expert { expert, .. } | Part::ExpertScale { expert, .. } => {
@@ -106,12 +115,22 @@ impl Size {
                 }
             }
         }
+        for &layer in keep.layers.iter().filter(|&&layer| keep.skip(layer).mlp) {
+            let Some(width) = stand_in else { continue };
+            let norm = checkpoint.tensor(&names.in_block(layer, names.mlp_norm))?;
+            for _ in Projection::ALL {
+                let zeros = Amount::zeros(&norm, width * topology.hidden, quantization);
+                bytes += zeros.bytes;
+                shared += zeros.parameters;
+            }
+        }
         let active: u64 = keep
             .layers
             .iter()
             .filter_map(|&layer| {
                 let each = experts[layer] / keep.experts[layer].len().max(1) as u64;
-                Some(each * topology.moe(layer)?.router.top_k as u64)
+                let model = keep.moe(topology, layer)?.router.top_k;
+                Some(each * keep.top_k.unwrap_or(model) as u64)
             })
             .sum();
         Ok(Self {
@@ -122,9 +141,31 @@ impl Size {
             experts_per_layer: keep
                 .layers
                 .iter()
-                .map(|&layer| keep.experts[layer].len())
+                .map(|&layer| match keep.skip(layer).mlp {
+                    true => 0,
+                    false => keep.experts[layer].len(),
+                })
                 .collect(),
         })
+    }
+}
+
+/// How wide the zeros are in the place of feed-forward parts that go, if any
+/// does and the family can be written so.
+fn stand_in(family: &dyn Family, topology: &Topology, keep: &Keep) -> Option<usize> {
+    let any = keep.layers.iter().any(|&layer| keep.skip(layer).mlp);
+    any.then(|| family.stand_in(topology, keep).ok()).flatten()
+}
+
+/// Whether a tensor of `layer`, which stays, goes with its sublayer. The norm
+/// before a stand-in stays.
+fn goes(names: &Names, keep: &Keep, layer: usize, name: &str, stand_in: Option<usize>) -> bool {
+    match names.sublayer(name) {
+        Some(Sublayer::Attention) => keep.skip(layer).attention,
+        Some(Sublayer::Mlp) => {
+            keep.skip(layer).mlp && !(stand_in.is_some() && names.is_mlp_norm(name))
+        }
+        None => false,
     }
 }
 
@@ -149,6 +190,16 @@ impl Amount {
         let projection = names.is_projection(scaled.unwrap_or(tensor.name));
         let bytes = match quantization.filter(|_| projection) {
             None => stored,
+            Some(quantization) => quantization.bytes(parameters),
+        };
+        Self { parameters, bytes }
+    }
+
+    /// A matrix of zeros in the dtype of `like`.
+    fn zeros(like: &TensorView<'_>, elements: usize, quantization: Option<Quantization>) -> Self {
+        let parameters = elements as u64;
+        let bytes = match quantization {
+            None => parameters * (like.dtype.bitsize() / 8) as u64,
             Some(quantization) => quantization.bytes(parameters),
         };
         Self { parameters, bytes }

@@ -321,7 +321,7 @@ fn bytes(host: &str) -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let cases = vec![
         ("a header of 1 MB", get(&format!("X-A: {}\r\n", "a".repeat(1 << 20))), "431"),
         ("1,000 headers", get(&"X-A: a\r\n".repeat(1000)), "431"),
-        ("a path of 100 kB", format!("GET /{} HTTP/1.1\r\nHost: {host}\r\n\r\n", "a".repeat(100_000)), "414 or 431"),
+        ("a path of 100 kB", format!("GET /{} HTTP/1.1\r\nHost: {host}\r\n\r\n", "a".repeat(100_000)), "431"),
         ("a carriage return in a header", get("X-A: a\rb\r\n"), "400"),
         ("a null character in a header", get("X-A: a\0b\r\n"), "400"),
         ("a header without a name", get(": a\r\n"), "400"),
@@ -338,13 +338,13 @@ fn bytes(host: &str) -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("a chunk of 2⁶⁸ bytes", post("Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\n"), "400"),
         ("a length below zero", post(&format!("Content-Length: -1\r\n{close}"), body), "400"),
         ("a length in words", post(&format!("Content-Length: all\r\n{close}"), body), "400"),
-        ("a body shorter than its length", post("Content-Length: 1000\r\n", body), "400 or closed"),
+        ("a body shorter than its length", post("Content-Length: 1000\r\n", body), "400"),
         ("a body longer than its length", post("Content-Length: 2\r\n", body), "400, 400"),
         ("another media type", format!("POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\n{length}{close}\r\n{body}"), "415"),
         ("a route that is not", format!("GET /../../etc/passwd HTTP/1.1\r\nHost: {host}\r\n{close}\r\n"), "404"),
         ("a method that is not", format!("BREW /health HTTP/1.1\r\nHost: {host}\r\n{close}\r\n"), "405"),
         ("requantising the model (a route of mistral.rs)", format!("POST /re_isq HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "404"),
-        ("unloading the model (a route of mistral.rs)", format!("POST /v1/models/unload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "405"),
+        ("unloading the model (a route of mistral.rs)", format!("POST /v1/models/unload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "404"),
         ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "closed"),
     ];
     let mut cases: Vec<_> = cases
@@ -370,7 +370,7 @@ fn bytes_that_mean_no_good() {
     let mut wrong = Vec::new();
     for (input, bytes, expected) in bytes(&address) {
         let started = Instant::now();
-        let answer = if expected == "400 or closed" {
+        let answer = if input.contains("shorter") {
             wire::cut_short(&address, &bytes)
         } else {
             wire::raw(&address, &bytes)
@@ -387,7 +387,7 @@ fn bytes_that_mean_no_good() {
             [] => "closed".to_owned(),
             statuses => statuses.join(", "),
         };
-        if !expected.split(" or ").any(|it| it == found) {
+        if expected != found {
             wrong.push(format!(
                 "{input}: expected {expected}, found {found}: {answer:.300}"
             ));

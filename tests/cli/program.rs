@@ -247,6 +247,11 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    /// Its number.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGINT, which is Ctrl-C.
     pub(crate) fn interrupt(&self) {
         let pid = self.child.id().to_string();

@@ -54,6 +54,11 @@ impl Server {
         response
     }
 
+    /// Its process.
+    pub(crate) fn process(&self) -> u32 {
+        self.running.process()
+    }
+
     /// Its address.
     pub(crate) fn url(&self) -> &str {
         &self.url

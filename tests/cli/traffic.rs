@@ -122,7 +122,7 @@ fn no_request_is_lost_while_a_variant_learns() {
         let message = answer["error"]["message"].as_str().unwrap();
         assert!(message.contains(said), "{message}");
     };
-    refused(json!({}), StatusCode::CONFLICT, "No request was kept");
+    refused(json!({}), StatusCode::CONFLICT, "no request was kept");
     refused(json!({"model": "demo"}), StatusCode::CONFLICT, "as it is");
     refused(json!({"model": "nobody"}), StatusCode::NOT_FOUND, "nobody");
     refused(json!({"weight": 0}), StatusCode::BAD_REQUEST, "above 0");

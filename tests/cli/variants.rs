@@ -198,7 +198,7 @@ fn variants_come_and_go_while_the_server_runs() {
     );
     refused(
         json!({"prune_experts": 0.1, "x": 1}),
-        StatusCode::UNPROCESSABLE_ENTITY,
+        StatusCode::BAD_REQUEST,
     );
     refused(
         json!({"prune_experts": 0.1, "replace": "nobody"}),

@@ -6,6 +6,7 @@ use mistralrs_prune::plan::{self, ExpertBudget, PlanOptions, ValidPlan};
 use mistralrs_prune::surgery::{self, Layout, Summary, SurgeryOptions};
 use prune_tests::{open, Golden};
 use router_stats::calibration::{calibrate, CalibrateOptions, Sequences};
+use router_stats::family::Keep;
 use router_stats::forward::Model;
 use router_stats::progress::Silent;
 use router_stats::stats::Stats;
@@ -65,6 +66,52 @@ pub(crate) fn without_layers(model: &Model, plan: &ValidPlan, layers: &[usize]) 
         plan.layers[layer].dropped = true;
     }
     ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology()).unwrap()
+}
+
+/// The same plan with the feed-forward parts of some layers gone.
+pub(crate) fn without_experts(model: &Model, plan: &ValidPlan, layers: &[usize]) -> ValidPlan {
+    let mut plan = plan.plan().clone();
+    for &layer in layers {
+        plan.layers[layer].skipped.mlp = true;
+    }
+    ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology()).unwrap()
+}
+
+/// The same plan with tokens that take `top_k` experts.
+pub(crate) fn with_top_k(model: &Model, plan: &ValidPlan, top_k: usize) -> ValidPlan {
+    let mut plan = plan.plan().clone();
+    plan.method.asked.top_k = Some(top_k);
+    ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology()).unwrap()
+}
+
+/// Every set of layers of which `model` can be written without the feed-forward
+/// parts, some experts being left.
+pub(crate) fn writable(model: &Model) -> Vec<Vec<usize>> {
+    let (family, topology) = (model.family(), model.topology());
+    let sets = (1_usize..1 << topology.layers()).map(|bits| {
+        let layers = 0..topology.layers();
+        layers.filter(|layer| bits >> layer & 1 == 1).collect()
+    });
+    sets.filter(|layers: &Vec<usize>| {
+        let mut keep = Keep::all(topology);
+        layers
+            .iter()
+            .for_each(|&layer| keep.skipped[layer].mlp = true);
+        keep.check(topology).is_ok() && family.stand_in(topology, &keep).is_ok()
+    })
+    .collect()
+}
+
+/// Experts that a token takes, at most, in plans that lower it: one fewer than
+/// the model has; `None` if the rule can do with no fewer.
+pub(crate) fn fewer(model: &Model) -> Option<usize> {
+    let topology = model.topology();
+    let top_k = topology.moes().next()?.router.top_k.checked_sub(1)?;
+    let keep = Keep {
+        top_k: Some(top_k),
+        ..Keep::all(topology)
+    };
+    keep.check(topology).is_ok().then_some(top_k)
 }
 
 /// A written checkpoint, removed when dropped.

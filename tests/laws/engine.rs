@@ -16,7 +16,9 @@ use router_stats::calibration::Sequences;
 use router_stats::family::Serving;
 use router_stats::forward::Model;
 
-use crate::cut::{decide, golden_plan, half, layouts, Cut};
+use crate::cut::{
+    decide, fewer, golden_plan, half, layouts, with_top_k, without_experts, writable, Cut,
+};
 
 /// The engine with a checkpoint in its own layout, in f32 on the CPU.
 pub(crate) struct Engine {
@@ -230,6 +232,37 @@ fn the_pruned_model_has_the_engine_s_logits() {
         // The original, masked: two laws in one.
         let ours = logits(&golden.model, &sequences, Some(plan.keep()));
         compare(&cut, &sequences, &ours, &format!("pruned {}", golden.name));
+    }
+}
+
+#[test]
+fn the_model_without_experts_of_some_layers_has_the_engine_s_logits() {
+    for golden in served() {
+        let (model, sequences) = (&golden.model, golden.sequences());
+        let plan = golden_plan(&golden);
+        // The first set and the largest.
+        let sets = writable(model);
+        let largest = sets.iter().max_by_key(|layers| layers.len());
+        for layers in sets.first().into_iter().chain(largest) {
+            let plan = without_experts(model, &plan, layers);
+            let cut = Cut::new(model, &plan, Layout::Engine);
+            let ours = logits(model, &sequences, Some(plan.keep()));
+            let what = format!("{} without experts of {layers:?}", golden.name);
+            compare(&cut, &sequences, &ours, &what);
+        }
+    }
+}
+
+#[test]
+fn fewer_experts_a_token_have_the_engine_s_logits() {
+    for golden in served() {
+        let (model, sequences) = (&golden.model, golden.sequences());
+        let Some(top_k) = fewer(model) else { continue };
+        let plan = with_top_k(model, &golden_plan(&golden), top_k);
+        let cut = Cut::new(model, &plan, Layout::Engine);
+        let ours = logits(model, &sequences, Some(plan.keep()));
+        let what = format!("{} with top {top_k}", golden.name);
+        compare(&cut, &sequences, &ours, &what);
     }
 }
 

@@ -17,5 +17,6 @@ mod resume;
 mod shards;
 mod sliced;
 mod statistics;
+mod stored;
 mod uneven;
 mod unrouted;

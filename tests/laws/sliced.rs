@@ -4,10 +4,13 @@
 use mistralrs_prune::plan::{LayerBudget, PlanOptions, ValidPlan};
 use mistralrs_prune::surgery::Layout;
 use prune_tests::{at_most, logits, worst, Golden};
-use router_stats::family::Projections;
+use router_stats::family::{Keep, Projections};
 use router_stats::forward::Model;
+use router_stats::size::Size;
 
-use crate::cut::{decide, half, layouts, without_layers, Cut};
+use crate::cut::{
+    decide, fewer, half, layouts, with_top_k, without_experts, without_layers, writable, Cut,
+};
 
 fn check(golden: &Golden, plan: &ValidPlan, what: &str) {
     let sequences = golden.sequences();
@@ -37,10 +40,19 @@ fn check_size(plan: &ValidPlan, cut: &Cut, layout: Layout) {
         let vision = tensors.filter(|tensor| tensor.name.starts_with("model.visual."));
         let vision: usize = vision.map(|tensor| tensor.elements()).sum();
         assert_eq!(predicted.parameters, parameters + vision as u64);
+        // As many experts a token as were asked for.
+        assert_eq!(predicted.active_parameters, active(model));
     }
     assert_eq!(predicted.layers, model.topology().layers());
     assert_eq!(predicted.experts_per_layer, model.topology().experts());
     assert_eq!(cut.summary.tensors, model.checkpoint().names().count());
+}
+
+/// Weights that a token meets in a whole model.
+fn active(model: &Model) -> u64 {
+    let keep = Keep::all(model.topology());
+    let size = Size::of(model.checkpoint(), model.family(), model.topology(), &keep);
+    size.unwrap().active_parameters
 }
 
 /// Bytes of the weight files without their headers.
@@ -88,5 +100,49 @@ fn any_one_layer() {
             let plan = without_layers(&golden.model, &whole, &[layer]);
             check(&golden, &plan, &format!("without layer {layer}"));
         }
+    }
+}
+
+#[test]
+fn without_experts_of_any_layers_that_can_be_written_so() {
+    let mut written = Vec::new();
+    for golden in Golden::all() {
+        let model = &golden.model;
+        let plan = decide(model, &golden.sequences(), &half());
+        let sets = writable(model);
+        for layers in &sets {
+            let plan = without_experts(model, &plan, layers);
+            check(&golden, &plan, &format!("without experts of {layers:?}"));
+        }
+        written.push((golden.name, sets.len()));
+    }
+    // Three of four layers, of which one is dense; after the dense one, the next.
+    written.retain(|&(_, sets)| sets > 0);
+    assert_eq!(
+        written,
+        [
+            ("qwen3_moe", 13),
+            ("qwen3_vl_moe", 6),
+            ("qwen2_moe", 5),
+            ("deepseek_v2", 3),
+            ("deepseek_v2_lite", 3),
+            ("deepseek_v3", 3),
+            ("kimi_k2", 3),
+            ("glm4_moe", 3),
+            ("glm4_moe_lite", 3),
+        ]
+    );
+}
+
+#[test]
+fn with_fewer_experts_a_token() {
+    for golden in Golden::all() {
+        let Some(top_k) = fewer(&golden.model) else {
+            assert_eq!(golden.name, "phimoe");
+            continue;
+        };
+        let plan = decide(&golden.model, &golden.sequences(), &half());
+        let plan = with_top_k(&golden.model, &plan, top_k);
+        check(&golden, &plan, &format!("top {top_k}"));
     }
 }

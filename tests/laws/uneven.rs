@@ -16,11 +16,11 @@ use router_stats::family::Keep;
 use router_stats::forward::Model;
 use router_stats::progress::Silent;
 
-use crate::cut::{decide, half, Cut};
+use crate::cut::{decide, half, with_top_k, without_experts, Cut};
 use crate::engine::Engine;
 
 /// A plan under which no two neighbouring MoE layers keep equally many.
-fn uneven(model: &Model, sequences: &Sequences) -> ValidPlan {
+pub(crate) fn uneven(model: &Model, sequences: &Sequences) -> ValidPlan {
     let whole = decide(model, sequences, &PlanOptions::default());
     let mut plan = whole.plan().clone();
     let topology = model.topology();
@@ -49,7 +49,7 @@ fn uneven(model: &Model, sequences: &Sequences) -> ValidPlan {
 }
 
 /// What `plan` leaves of `model` as UQFF, in `cut` of a directory.
-fn write(model: &Model, plan: &ValidPlan, uqff: Uqff) -> tempfile::TempDir {
+pub(crate) fn write(model: &Model, plan: &ValidPlan, uqff: Uqff) -> tempfile::TempDir {
     let parent = tempfile::tempdir().unwrap();
     let options = SurgeryOptions {
         layout: Layout::Uqff(uqff),
@@ -71,7 +71,7 @@ fn write(model: &Model, plan: &ValidPlan, uqff: Uqff) -> tempfile::TempDir {
 }
 
 /// The engine's logits [N, V] of it.
-fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) -> Tensor {
+pub(crate) fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) -> Tensor {
     let parent = write(model, plan, uqff);
     let engine = Engine::load_uqff(&parent.path().join("cut"), &uqff.first_file());
     let of_sequence = |index| engine.logits(sequences.sequence(index));
@@ -81,11 +81,16 @@ fn served(model: &Model, sequences: &Sequences, plan: &ValidPlan, uqff: Uqff) ->
 
 fn holds_for(name: &'static str) {
     let golden = Golden::open(name);
-    let (model, sequences) = (&golden.model, golden.sequences());
-    let plan = uneven(model, &sequences);
+    let plan = uneven(&golden.model, &golden.sequences());
+    served_alike(&golden, &plan);
+}
+
+/// `plan` in the engine has the logits of the masked forward pass.
+fn served_alike(golden: &Golden, plan: &ValidPlan) {
+    let (model, sequences, name) = (&golden.model, golden.sequences(), golden.name);
     let masked = |keep: Option<&Keep>| logits(model, &sequences, keep);
     let ours = masked(Some(plan.keep()));
-    let theirs = served(model, &sequences, &plan, Uqff::default());
+    let theirs = served(model, &sequences, plan, Uqff::default());
     let what = format!("uneven {name} in the engine");
     at_most(1e-4, worst(&theirs, &ours), &what);
     // The mask does something: the whole model is farther away.
@@ -111,9 +116,20 @@ fn a_channel_keeps_tokens_from_absent_experts() {
     holds_for("qwen3_moe");
 }
 
+#[test]
+fn layers_without_experts_and_fewer_a_token_are_beside_the_others() {
+    for (name, layers) in [("qwen3_moe", [2]), ("glm4_moe", [1])] {
+        let golden = Golden::open(name);
+        let plan = uneven(&golden.model, &golden.sequences());
+        let plan = without_experts(&golden.model, &plan, &layers);
+        let plan = with_top_k(&golden.model, &plan, 1);
+        served_alike(&golden, &plan);
+    }
+}
+
 /// A golden checkpoint made wide enough for blocks of 256, with weights that
 /// look random and never change.
-fn wide(place: &tempfile::TempDir, golden: &str) -> Model {
+pub(crate) fn wide(place: &tempfile::TempDir, golden: &str) -> Model {
     let dir = place.path().join(format!("wide_{golden}"));
     let golden = directory(golden);
     std::fs::create_dir(&dir).unwrap();
@@ -153,7 +169,7 @@ fn wide(place: &tempfile::TempDir, golden: &str) -> Model {
 }
 
 /// Root mean square of the differences over that of `ours`.
-fn relative(theirs: &Tensor, ours: &Tensor) -> f64 {
+pub(crate) fn relative(theirs: &Tensor, ours: &Tensor) -> f64 {
     let square = |it: Tensor| {
         let mean = it.sqr().unwrap().mean_all().unwrap();
         f64::from(mean.to_scalar::<f32>().unwrap())
@@ -162,7 +178,7 @@ fn relative(theirs: &Tensor, ours: &Tensor) -> f64 {
 }
 
 /// The share of tokens with the same most likely successor.
-fn agreement(theirs: &Tensor, ours: &Tensor) -> f64 {
+pub(crate) fn agreement(theirs: &Tensor, ours: &Tensor) -> f64 {
     let best = |it: &Tensor| it.argmax(1).unwrap().to_vec1::<u32>().unwrap();
     let (theirs, ours) = (best(theirs), best(ours));
     let same = theirs.iter().zip(&ours).filter(|(a, b)| a == b).count();
@@ -192,7 +208,7 @@ fn quantised(model: &Model, what: &str, limits: [(UqffWeights, f64); 4]) {
 }
 
 /// Number → bytes of the artifacts in a directory, and names of the residual.
-fn artifacts(dir: &Path) -> (BTreeMap<usize, Vec<u8>>, BTreeSet<String>) {
+pub(crate) fn artifacts(dir: &Path) -> (BTreeMap<usize, Vec<u8>>, BTreeSet<String>) {
     let (mut artifacts, mut residual) = (BTreeMap::new(), BTreeSet::new());
     for file in std::fs::read_dir(dir).unwrap() {
         let path = file.unwrap().path();

@@ -29,7 +29,7 @@ pub struct Heatmap {
 pub struct HeatmapLayer {
     /// Index in the model.
     pub layer: usize,
-    /// Whether the whole layer goes.
+    /// Whether all its experts go, with the layer or without it.
     pub dropped: bool,
     /// Saliency of each expert: `[E]`.
     pub scores: Vec<f64>,
@@ -180,7 +180,10 @@ impl Heatmap {
             ));
         }
         if self.layers.iter().any(|layer| layer.dropped) {
-            entries.push((Key::Hatch, "whole layer dropped".to_owned()));
+            entries.push((
+                Key::Hatch,
+                "all dropped, with the layer or alone".to_owned(),
+            ));
         }
         if entries.is_empty() {
             y + 22.0
@@ -223,8 +226,10 @@ impl Plot for Heatmap {
             ));
             match dropped {
                 0 => {}
-                1 => text.push_str("; one more layer goes whole (hatched)"),
-                _ => text.push_str(&format!("; {dropped} more layers go whole (hatched)")),
+                1 => text.push_str("; one more layer goes, or loses all its experts (hatched)"),
+                _ => text.push_str(&format!(
+                    "; {dropped} more layers go, or lose all their experts (hatched)"
+                )),
             }
             text.push('.');
         }

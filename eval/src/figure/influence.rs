@@ -25,6 +25,8 @@ pub struct InfluenceLayer {
     pub layer: usize,
     /// Whether it goes.
     pub dropped: bool,
+    /// Whether its attention, and its experts or MLP, go while it stays.
+    pub skipped: [bool; 2],
     /// Block influence: 1 − mean cosine of the residual stream before and
     /// after the layer.
     pub block: f64,
@@ -32,14 +34,26 @@ pub struct InfluenceLayer {
     pub parts: Option<[f64; 2]>,
 }
 
+impl InfluenceLayer {
+    /// What goes, in words; empty if nothing does.
+    fn fate(&self) -> &'static str {
+        match (self.dropped, self.skipped) {
+            (true, _) => "dropped",
+            (false, [true, _]) => "without attention",
+            (false, [_, true]) => "without experts or MLP",
+            (false, [false, false]) => "",
+        }
+    }
+}
+
 impl Influence {
     fn has_parts(&self) -> bool {
         self.layers.iter().all(|layer| layer.parts.is_some())
     }
 
-    fn dropped(&self) -> Vec<String> {
-        let dropped = self.layers.iter().filter(|layer| layer.dropped);
-        dropped.map(|layer| layer.layer.to_string()).collect()
+    fn those(&self, which: impl Fn(&InfluenceLayer) -> bool) -> Vec<String> {
+        let layers = self.layers.iter().filter(|layer| which(layer));
+        layers.map(|layer| layer.layer.to_string()).collect()
     }
 }
 
@@ -54,11 +68,21 @@ impl Plot for Influence {
 
     fn description(&self) -> String {
         let mut text = "1 − mean cosine between the residual stream before and after each layer: layers near 0 change little.".to_owned();
-        let dropped = self.dropped();
+        let dropped = self.those(|layer| layer.dropped);
         match dropped.len() {
             0 => {}
             1 => text.push_str(&format!(" Layer {} goes.", dropped[0])),
             _ => text.push_str(&format!(" Layers {} go.", dropped.join(", "))),
+        }
+        for (part, (name, _)) in PARTS.into_iter().enumerate() {
+            let without = self.those(|layer| layer.skipped[part]);
+            let layers = match without.len() {
+                0 => continue,
+                1 => "layer",
+                _ => "layers",
+            };
+            let without = without.join(", ");
+            text.push_str(&format!(" The {name} of {layers} {without} go alone."));
         }
         text
     }
@@ -90,10 +114,10 @@ impl Plot for Influence {
             Key::Shape(Shape::Circle, 3.6, "fill"),
             "layer stays".to_owned(),
         ));
-        if self.layers.iter().any(|layer| layer.dropped) {
+        if self.layers.iter().any(|layer| !layer.fate().is_empty()) {
             entries.push((
                 Key::Shape(Shape::Cross, 5.0, "s1"),
-                "layer dropped".to_owned(),
+                "layer or sublayer dropped".to_owned(),
             ));
         }
         let top = legend(&mut drawing, 0.0, &entries) + 26.0;
@@ -152,7 +176,10 @@ impl Plot for Influence {
         drawing.path(&curve(&|layer| layer.block), "curve");
         for (index, layer) in self.layers.iter().enumerate() {
             let point = [at(index), y.at(layer.block)];
-            let fate = if layer.dropped { ", dropped" } else { "" };
+            let fate = match layer.fate() {
+                "" => String::new(),
+                fate => format!(", {fate}"),
+            };
             let hint = format!(
                 "layer {}: {}{fate}",
                 layer.layer,
@@ -165,6 +192,13 @@ impl Plot for Influence {
                 }
                 false => drawing.path(&Shape::Circle.path(point, 3.6), "fill"),
             });
+            for (part, skipped) in layer.skipped.into_iter().enumerate() {
+                if skipped && !layer.dropped {
+                    let value = layer.parts.map_or(layer.block, |parts| parts[part]);
+                    let point = [point[0], y.at(value)];
+                    drawing.path(&Shape::Cross.path(point, 5.0), "s1");
+                }
+            }
         }
         self.layer_axis(&mut drawing, panel, &at);
         drawing.height = panel.bottom + 42.0;
@@ -180,10 +214,9 @@ impl Plot for Influence {
         let columns = [&["layer", "", "block"][..], parts].concat();
         let mut table = Table::new("Influence by layer.", columns);
         for layer in &self.layers {
-            let fate = if layer.dropped { "dropped" } else { "" };
             let mut cells = vec![
                 layer.layer.to_string(),
-                fate.to_owned(),
+                layer.fate().to_owned(),
                 Unit::Number.value(layer.block),
             ];
             if self.has_parts() {

@@ -22,7 +22,7 @@ pub struct Load {
 pub struct LoadLayer {
     /// Index in the model.
     pub layer: usize,
-    /// Whether the whole layer goes.
+    /// Whether all its experts go, with the layer or without it.
     pub dropped: bool,
     /// Share of the layer's tokens that are routed to each expert: `[E]`. They
     /// add up to the experts per token.
@@ -241,7 +241,7 @@ impl Plot for Load {
             for (expert, &before) in layer.before.iter().enumerate() {
                 let after = layer.after.as_ref().map(|after| after[expert]);
                 let fate = match (layer.dropped, layer.kept.is_empty(), layer.stays(expert)) {
-                    (true, ..) => "layer dropped",
+                    (true, ..) => "all dropped",
                     (false, true, _) => "",
                     (false, false, true) => "kept",
                     (false, false, false) => "dropped",

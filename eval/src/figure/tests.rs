@@ -57,6 +57,7 @@ fn plots(values: &[f64], name: &str) -> Vec<Box<dyn Plot>> {
                 .map(|layer| InfluenceLayer {
                     layer,
                     dropped: layer == 1,
+                    skipped: [layer == 0, layer == 2],
                     block: at(layer),
                     parts: Some([at(layer + 1), at(layer + 2)]),
                 })

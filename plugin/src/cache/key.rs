@@ -1,6 +1,6 @@
 //! Names of entries, made of what they depend on.
 
-use router_stats::family::Keep;
+use router_stats::family::{Keep, Skip};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -44,7 +44,14 @@ impl Key {
     /// # Errors
     /// If it cannot be written as JSON.
     pub fn with_keep(self, keep: &Keep) -> Result<Self> {
-        self.with_json(&(&keep.layers, &keep.experts))
+        let mut key = self.with_json(&(&keep.layers, &keep.experts))?;
+        if !keep.skipped.iter().all(Skip::is_none) {
+            key = key.with("skipped").with_json(&keep.skipped)?;
+        }
+        if let Some(top_k) = keep.top_k {
+            key = key.with("top-k").with(&top_k.to_string());
+        }
+        Ok(key)
     }
 
     /// The name: 32 hexadecimal digits.
@@ -70,5 +77,26 @@ mod tests {
         assert_ne!(key(&["ab", ""]), key(&["a", "b"]));
         assert_ne!(key(&[]), Key::new("plan").finish());
         assert_eq!(key(&["a"]).len(), 32);
+    }
+
+    #[test]
+    fn what_stays_is_told_apart_by_all_that_goes() {
+        let keep = Keep {
+            layers: vec![0, 1],
+            experts: vec![vec![0, 1]; 2],
+            skipped: vec![Skip::default(); 2],
+            top_k: None,
+        };
+        let mut keeps = vec![keep.clone(); 5];
+        keeps[1].skipped[0].attention = true;
+        keeps[2].skipped[0].mlp = true;
+        keeps[3].top_k = Some(1);
+        keeps[4].experts[1] = vec![1];
+        let name = |keep: &Keep| Key::new("x").with_keep(keep).unwrap().finish();
+        let names: std::collections::BTreeSet<_> = keeps.iter().map(name).collect();
+        assert_eq!(names.len(), keeps.len());
+        // Of older builds.
+        let old = Key::new("x").with_json(&(&keep.layers, &keep.experts));
+        assert_eq!(name(&keep), old.unwrap().finish());
     }
 }

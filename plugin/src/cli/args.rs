@@ -10,12 +10,15 @@ use clap::{ArgGroup, Args};
 use prune_eval::EvalOptions;
 use router_stats::calibration::Source;
 
+use super::layer_args::LayerArgs;
 use super::progress::Console;
 use super::Global;
 use crate::cache::Cache;
+use crate::engine::together;
 use crate::hub::Token;
 use crate::pipeline::{self, Calibration, EvaluationOptions, Model, ModelSource};
-use crate::plan::{ExpertBudget, ExpertId, LayerBudget, PlanOptions, SizeTarget};
+use crate::plan::{ExpertBudget, ExpertId, MemoryBudget, PlanOptions, SizeTarget, SEQUENCES};
+use crate::surgery::UqffWeights;
 use crate::{allocate, device, layers, saliency};
 pub(super) use search::{searches, SearchArgs, SearchLimits};
 
@@ -108,10 +111,21 @@ impl CalibrationArgs {
 #[derive(Args, Clone)]
 #[command(
     next_help_heading = "Pruning",
-    group(ArgGroup::new("budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers"]).multiple(true)),
-    group(ArgGroup::new("expert_budget").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss"])),
+    group(ArgGroup::new("budget").args(["fit", "prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k"]).multiple(true)),
+    group(ArgGroup::new("expert_budget").args(["fit", "prune_experts", "keep_experts", "target_size", "target_params", "max_loss"])),
 )]
 pub(super) struct BudgetArgs {
+    /// Memory that the served model may take, with its key-value cache and the
+    /// engine: 24GiB. Chooses how many experts and layers go, and the type of
+    /// weights, to lose least
+    #[arg(long, value_name = "SIZE", value_parser = parse_fit)]
+    pub(super) fit: Option<u64>,
+
+    /// Types that --fit may choose from: float, q8_0, q6k, q5k, q4k, q3k, q2k
+    /// [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "TYPE,…", value_parser = parse_weights, requires = "fit")]
+    pub(super) fit_weights: Vec<UqffWeights>,
+
     /// Fraction of the experts to remove from every layer
     #[arg(long, value_name = "FRACTION", conflicts_with = "keep_experts")]
     pub(super) prune_experts: Option<f64>,
@@ -134,10 +148,6 @@ pub(super) struct BudgetArgs {
     #[arg(long, value_name = "FRACTION", value_parser = parse_loss)]
     pub(super) max_loss: Option<f64>,
 
-    /// Layers to drop: a number, or a fraction below 1
-    #[arg(long, value_name = "N|FRACTION")]
-    pub(super) drop_layers: Option<LayerBudget>,
-
     /// Which experts go
     #[arg(long, default_value = default_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(criteria()), requires = "expert_budget")]
     pub(super) criterion: String,
@@ -146,9 +156,8 @@ pub(super) struct BudgetArgs {
     #[arg(long, default_value = default_allocator(), value_name = "NAME", value_parser = PossibleValuesParser::new(allocators()), requires = "expert_budget")]
     pub(super) allocation: String,
 
-    /// Which layers go
-    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(layer_criteria()), requires = "drop_layers")]
-    pub(super) layer_criterion: String,
+    #[command(flatten)]
+    pub(super) layers: LayerArgs,
 
     #[command(flatten)]
     pub(super) constraints: ConstraintArgs,
@@ -192,11 +201,28 @@ impl ConstraintArgs {
 impl BudgetArgs {
     /// Whether anything is to go.
     pub(super) fn asks(&self) -> bool {
-        self.prune_experts.is_some()
+        self.fit.is_some()
+            || self.prune_experts.is_some()
             || self.keep_experts.is_some()
             || self.target().is_some()
             || self.max_loss.is_some()
-            || self.drop_layers.is_some()
+            || self.layers.asks()
+    }
+
+    /// The memory that the served result may take, for so many sequences of so
+    /// many tokens.
+    pub(super) fn memory(&self, sequences: usize, tokens: Option<usize>) -> Option<MemoryBudget> {
+        self.fit.map(|bytes| MemoryBudget {
+            bytes,
+            sequences,
+            tokens,
+            weights: self.fit_weights.clone(),
+        })
+    }
+
+    /// Sequences at a time in the memory of --fit, where there may be several.
+    pub(super) fn few(&self) -> Option<usize> {
+        self.fit.map(|_| SEQUENCES)
     }
 
     /// What the result may weigh.
@@ -206,21 +232,21 @@ impl BudgetArgs {
 
     /// The options of a plan.
     pub(super) fn options(&self, seed: u64) -> PlanOptions {
-        self.constraints.apply(PlanOptions {
-            criterion: self.criterion.clone(),
-            allocator: self.allocation.clone(),
-            search: self.search.options(),
-            experts: self
-                .prune_experts
-                .map(ExpertBudget::Fraction)
-                .or_else(|| self.keep_experts.map(ExpertBudget::Keep)),
-            target: self.target(),
-            max_loss: self.max_loss,
-            drop_layers: self.drop_layers,
-            layer_criterion: self.layer_criterion.clone(),
-            seed,
-            ..PlanOptions::default()
-        })
+        self.constraints.apply(
+            self.layers.apply(PlanOptions {
+                criterion: self.criterion.clone(),
+                allocator: self.allocation.clone(),
+                search: self.search.options(),
+                experts: self
+                    .prune_experts
+                    .map(ExpertBudget::Fraction)
+                    .or_else(|| self.keep_experts.map(ExpertBudget::Keep)),
+                target: self.target(),
+                max_loss: self.max_loss,
+                seed,
+                ..PlanOptions::default()
+            }),
+        )
     }
 }
 
@@ -287,6 +313,35 @@ impl TextArgs {
 /// Opens the cache and a console for one command.
 pub(super) fn surroundings(global: &Global) -> crate::Result<(Cache, Console)> {
     Ok((global.cache()?, Console::new()))
+}
+
+fn parse_fit(text: &str) -> Result<u64, String> {
+    match SizeTarget::parse_bytes(text) {
+        Ok(SizeTarget::Bytes(bytes)) => Ok(bytes),
+        _ => Err("expected a size such as 24GiB, 9GB or 800MB".to_owned()),
+    }
+}
+
+/// Sequences that `device` answers at the same time: as many as are `asked` for,
+/// or `default` where it can, or the engine's own.
+///
+/// # Errors
+/// Those of [`together`].
+pub(super) fn sequences(
+    device: &Device,
+    asked: Option<u32>,
+    default: Option<usize>,
+) -> crate::Result<usize> {
+    let default = default.filter(|_| !device.is_cpu());
+    together(device, asked.map(|it| it as usize).or(default))
+}
+
+/// The name of a type of weights.
+pub(super) fn parse_weights(name: &str) -> Result<UqffWeights, String> {
+    UqffWeights::parse(name).ok_or_else(|| {
+        let names = UqffWeights::ALL.map(UqffWeights::name).join(", ");
+        format!("expected one of {names}")
+    })
 }
 
 fn parse_loss(text: &str) -> Result<f64, String> {

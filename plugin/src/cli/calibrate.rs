@@ -24,12 +24,15 @@ const STABILITY: f64 = 0.95;
 const MOST_TOKENS: usize = 1 << 20;
 
 /// Flags that say what is to become stable.
-const DECISION: [&str; 11] = [
+const DECISION: [&str; 14] = [
     "--prune-experts",
     "--keep-experts",
     "--target-size",
     "--target-params",
     "--drop-layers",
+    "--drop-attention",
+    "--drop-moe",
+    "--top-k",
     "--criterion",
     "--allocation",
     "--layer-criterion",

@@ -11,7 +11,6 @@ mod variants;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::builder::PossibleValuesParser;
 use clap::ArgGroup;
 use prune_eval::compare::Bootstrap;
 use prune_eval::report::Subject;
@@ -19,14 +18,15 @@ use prune_eval::{EvalOptions, Report, Variant};
 use router_stats::calibration::Corpus;
 
 use super::args::{
-    allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, surroundings,
-    CalibrationArgs, ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
+    allocators, criteria, default_allocator, surroundings, CalibrationArgs, ConstraintArgs,
+    EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
 };
 use super::given::Given;
+use super::layer_args::LayerArgs;
 use super::progress::Console;
 use super::{output, Global};
 use crate::pipeline::{self, EvaluationOptions, Model};
-use crate::plan::{LayerBudget, ValidPlan};
+use crate::plan::ValidPlan;
 use crate::Error;
 use jobs::Jobs;
 use speed::SpeedArgs;
@@ -35,7 +35,7 @@ use variants::{Origin, Variants};
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").args(["prune_experts", "drop_layers"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])), group(ArgGroup::new("measured").args(["task", "speed"]).multiple(true)))]
+#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").args(["prune_experts", "drop_layers", "drop_attention", "drop_moe", "top_k"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])), group(ArgGroup::new("measured").args(["task", "speed"]).multiple(true)))]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -55,10 +55,6 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "FRACTION,…")]
     prune_experts: Vec<f64>,
 
-    /// Layers to drop in plans made on the fly
-    #[arg(long, value_name = "N|FRACTION")]
-    drop_layers: Option<LayerBudget>,
-
     /// Criteria of plans made on the fly, or `all`
     #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = made::or_all(criteria()))]
     criterion: Vec<String>,
@@ -67,9 +63,8 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', default_value = default_allocator(), value_name = "NAME,…", requires = "prune_experts", value_parser = made::or_all(allocators()))]
     allocation: Vec<String>,
 
-    /// Which layers go in plans made on the fly
-    #[arg(long, default_value = default_layer_criterion(), value_name = "NAME", value_parser = PossibleValuesParser::new(layer_criteria()), requires = "drop_layers")]
-    layer_criterion: String,
+    #[command(flatten)]
+    layers: LayerArgs,
 
     /// Types to round weights through, of the model, and of every plan and
     /// checkpoint, or `all`
@@ -169,10 +164,22 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         .iter()
         .map(|checkpoint| variants::rounded(&checkpoint.forward, &types))
         .collect::<router_stats::Result<Vec<_>>>()?;
+    // Plans that say how their weights are stored.
+    let stored: Vec<_> = plans
+        .iter()
+        .map(|(_, plan)| {
+            Some(
+                model
+                    .forward
+                    .rounded(plan.rounding(model.family(), model.topology())?),
+            )
+        })
+        .collect();
     let mut variants = Variants::new(&model.name, &model.forward);
     variants.add_rounded(None, &rounded, Origin::Reference);
-    for (name, plan) in &plans {
-        variants.add(name, "plan", &model.forward, Origin::Plan(plan));
+    for ((name, plan), stored) in plans.iter().zip(&stored) {
+        let model = stored.as_ref().unwrap_or(&model.forward);
+        variants.add(name, "plan", model, Origin::Plan(plan));
         variants.add_rounded(Some(name), &rounded, Origin::Plan(plan));
     }
     let loaded = checkpoints.iter().zip(&args.checkpoint);
@@ -270,12 +277,11 @@ fn without_text(args: &Args, variants: &mut Variants<'_>) -> anyhow::Result<Repo
 
 /// Refuses flags that would do nothing.
 fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
-    let calibrates =
-        args.stats.is_none() && (!args.prune_experts.is_empty() || args.drop_layers.is_some());
+    let calibrates = args.stats.is_none() && (!args.prune_experts.is_empty() || args.layers.asks());
     given.refuse_unless(
         calibrates,
         &["--calibration", "--calibration-tokens", "--spill"],
-        "--prune-experts or --drop-layers, without --stats,",
+        "--prune-experts, --drop-layers or another budget, without --stats,",
     )?;
     given.refuse_unless(
         calibrates || !args.tasks.no_text,

@@ -1,5 +1,6 @@
 //! `inspect`: a checkpoint, statistics, a plan or a report as a table or JSON.
 
+mod memory;
 mod plan;
 mod stats;
 
@@ -12,12 +13,14 @@ use serde_json::json;
 
 pub(super) use plan::{asked, compared, ids, percent, plan_table, sizes, weighed};
 
-use super::output;
 use super::table::Table;
+use super::{output, Global};
 use crate::format;
 use crate::pipeline::{Model, ModelSource};
 use crate::plan::{read, Size};
 use crate::surgery::PLAN_FILE;
+use crate::Error;
+use memory::MemoryArgs;
 
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
@@ -27,15 +30,26 @@ pub(super) struct Args {
     path: PathBuf,
 
     /// Print JSON
-    #[arg(long)]
+    #[arg(long, conflicts_with = "memory")]
     json: bool,
+
+    #[command(flatten)]
+    memory: MemoryArgs,
 }
 
 /// Runs `inspect`.
-pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
+pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let path = &args.path;
     if path.is_dir() {
-        return checkpoint(path, args.json);
+        return checkpoint(path, args, global);
+    }
+    if args.memory.memory {
+        return Err(Error::Option {
+            option: "--memory",
+            expected: "a checkpoint directory".to_owned(),
+            found: path.display().to_string(),
+        }
+        .into());
     }
     let head = head(path).map_err(router_stats::Error::io(path))?;
     // Statistics are a safetensors file, which begins with a binary length.
@@ -66,7 +80,7 @@ fn head(path: &Path) -> std::io::Result<Vec<u8>> {
     Ok(head)
 }
 
-fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
+fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
     let source = ModelSource {
         model: Some(dir.display().to_string()),
         ..ModelSource::default()
@@ -100,7 +114,7 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
     let refusal = |on_cpu| crate::surgery::refusal(checkpoint, family, topology, on_cpu);
     let note = refusal(false).or(serving.note()).or(refusal(true));
     let is_served = refusal(false).is_none();
-    if as_json {
+    if args.json {
         return Ok(output::json(&json!({
             "kind": "checkpoint",
             "name": model.name,
@@ -158,7 +172,11 @@ fn checkpoint(dir: &Path, as_json: bool) -> anyhow::Result<()> {
             &format!("{} by {}", plan.model.name, plan.method.criterion),
         ]);
     }
-    Ok(output::data(&table.to_string())?)
+    let mut text = table.to_string();
+    if args.memory.memory {
+        text += &format!("\n\n{}", args.memory.table(&model, &global.cache()?)?);
+    }
+    Ok(output::data(&text)?)
 }
 
 /// Adds what a model weighs.

@@ -12,8 +12,10 @@ mod eval;
 mod given;
 mod inspect;
 mod interrupt;
+mod layer_args;
 mod man;
 mod output;
+mod overhead;
 mod plain;
 mod plan;
 mod progress;
@@ -80,6 +82,9 @@ enum Command {
     /// One round of `eval --speed`
     #[command(hide = true)]
     Time(time::Args),
+    /// What a server takes without a model
+    #[command(hide = true)]
+    Overhead(overhead::Args),
     /// mistral.rs without this server's layers
     #[command(hide = true)]
     Plain(plain::Args),
@@ -169,7 +174,8 @@ impl Command {
             | Self::Completions(_)
             | Self::Man(_)
             | Self::Time(_)
-            | Self::Plain(_) => Some("nothing half-written remains; run it again"),
+            | Self::Plain(_)
+            | Self::Overhead(_) => Some("nothing half-written remains; run it again"),
         }
     }
 }
@@ -186,13 +192,14 @@ fn run(cli: Cli, given: Given<'_>) -> anyhow::Result<ExitCode> {
         Command::Push(args) => push::execute(&args, &global),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Report(args) => report::execute(&args, given, &global),
-        Command::Inspect(args) => inspect::execute(&args),
+        Command::Inspect(args) => inspect::execute(&args, &global),
         Command::Stats(args) => stats::execute(&args, &global),
         // It may find that something is wrong, which is no error of its own.
         Command::Doctor(args) => return doctor::execute(&args, given, &global),
         Command::Completions(args) => completions::execute(&args),
         Command::Man(args) => man::execute(&args),
         Command::Time(args) => time::execute(&args, &global),
+        Command::Overhead(args) => overhead::execute(&args, &global),
         Command::Plain(args) => plain::execute(&args, &global),
     }?;
     Ok(ExitCode::SUCCESS)

@@ -38,6 +38,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         evaluation: None,
         // The engine knows.
         uneven_weights: None,
+        max_seq_len: None,
         device: args.model.device()?,
         cache: global.cache()?,
         reporter: Arc::new(Silent),

@@ -5,17 +5,22 @@ mod diff;
 use std::path::{Path, PathBuf};
 
 use prune_eval::EvalOptions;
-use router_stats::calibration::{PackOptions, Source};
+use router_stats::calibration::{Corpus, PackOptions, Source};
 use router_stats::stats::Stats;
 
-use super::args::{parse_source, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs};
+use super::args::{
+    parse_source, sequences, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs,
+};
 use super::given::Given;
 use super::progress::Console;
 use super::table::Table;
 use super::{inspect, output, Global};
+use crate::cache::Cache;
 use crate::format;
-use crate::pipeline::{self, plan_name, EvaluationOptions, LossLimit, Reporter, SearchOn};
-use crate::plan::{self, ExpertBudget, LayerBudget, Method, Plan, PlanOptions, Planner, ValidPlan};
+use crate::pipeline::{
+    self, plan_name, EvaluationOptions, Grounds, LossLimit, Model, Reporter, SearchOn,
+};
+use crate::plan::{self, ExpertBudget, Method, Plan, PlanOptions, ValidPlan};
 use crate::Error;
 
 /// Arguments of `plan`.
@@ -23,7 +28,7 @@ use crate::Error;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "nested"]).required(true).multiple(true))
+    group(clap::ArgGroup::new("asked").args(["fit", "prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k", "nested"]).required(true).multiple(true))
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -51,9 +56,20 @@ pub(super) struct Args {
     #[arg(long, value_delimiter = ',', value_name = "FRACTION,…", groups = ["budget", "expert_budget"], help_heading = "Pruning")]
     nested: Vec<f64>,
 
-    /// Text that --search runs candidates on: what the statistics were made
-    /// with, as `[NAME=]FILE[:WEIGHT]` [default: the bundled mix]
-    #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, requires = "search", help_heading = "Search")]
+    /// Requests served at the same time in the memory of --fit
+    /// [default: 4; on a CPU 1]
+    #[arg(long, value_name = "N", requires = "fit", value_parser = clap::value_parser!(u32).range(1..), help_heading = "Pruning")]
+    max_seqs: Option<u32>,
+
+    /// Tokens of each and its answer together [default: 4096, or what the model
+    /// was made for]
+    #[arg(long, value_name = "N", requires = "fit", help_heading = "Pruning")]
+    max_seq_len: Option<usize>,
+
+    /// Text that --search, --fit and a layer criterion that measures run
+    /// candidates on: what the statistics were made with, as
+    /// `[NAME=]FILE[:WEIGHT]` [default: the bundled mix]
+    #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, help_heading = "Search")]
     calibration: Vec<Source>,
 
     /// Weight of a domain in the mixture, in place of the one it was
@@ -116,6 +132,8 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut options = args.budget.options(args.seed);
+    let sequences = sequences(&args.model.device()?, args.max_seqs, args.budget.few())?;
+    options.fit = args.budget.memory(sequences, args.max_seq_len);
     options.domain_weights = Some(args.domain_weight.clone()).filter(|weights| !weights.is_empty());
     let budgets: Vec<_> = args
         .nested
@@ -137,28 +155,32 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         };
         plan::check(&one, model.topology())?;
     }
+    let measures = options.fit.is_some()
+        || options.search.is_some()
+        || plan::measurements(&options, model.topology())? > 0;
+    given.refuse_unless(
+        measures,
+        &["--calibration"],
+        "--search, --fit, or a layer criterion that measures,",
+    )?;
     let stats = Stats::read(stats)?;
-    if let Some(by) = &options.search {
-        let made = &stats.provenance;
-        let corpus = if args.calibration.is_empty() {
-            pipeline::bundled_calibration(&model, &cache, &console)?
-        } else {
-            pipeline::read(&args.calibration, &model)?
-        };
-        let pack = PackOptions {
-            seq_len: made.seq_len,
-            tokens: made
-                .domains
-                .iter()
-                .map(|domain| domain.tokens as usize)
-                .sum(),
-            seed: made.seed,
-        };
-        let on = SearchOn {
-            corpus: &corpus,
+    let text = measures
+        .then(|| calibration(args, &model, &cache, &console))
+        .transpose()?;
+    let pack = packed(&stats);
+    let grounds = Grounds {
+        stats: &stats,
+        text: text.as_ref().map(|corpus| SearchOn {
+            corpus,
             pack: &pack,
-        };
-        let plan = pipeline::searched(&model, &stats, &options, by, on, &cache, &console)?;
+        }),
+    };
+    if let Some(budget) = &options.fit {
+        let plan = pipeline::solved(&model, grounds, &options, budget, &cache, &console)?;
+        return single(args, &plan, &console);
+    }
+    if let Some(by) = &options.search {
+        let plan = pipeline::searched(&model, grounds, &options, by, &cache, &console)?;
         return single(args, &plan, &console);
     }
     if let Some(most) = options.max_loss {
@@ -177,20 +199,39 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
             held_out: &held_out,
             evaluation: &evaluation,
         };
-        let plan = pipeline::within_loss(&model, &stats, &options, limit, &cache, &console)?;
+        let plan = pipeline::within_loss(&model, grounds, &options, limit, &cache, &console)?;
         return single(args, &plan, &console);
     }
-    let planner = Planner::new(
-        &stats,
-        model.checkpoint(),
-        model.family(),
-        model.topology(),
-        &options,
-    )?;
+    let planner = pipeline::planner(&model, grounds, &options, &cache, &console)?;
     if budgets.is_empty() {
         return single(args, &planner.plan()?, &console);
     }
     family(args, &planner.nested(&budgets)?, &console)
+}
+
+/// The text that the statistics were made with.
+fn calibration(
+    args: &Args,
+    model: &Model,
+    cache: &Cache,
+    console: &Console,
+) -> crate::Result<Corpus> {
+    if args.calibration.is_empty() {
+        pipeline::bundled_calibration(model, cache, console)
+    } else {
+        pipeline::read(&args.calibration, model)
+    }
+}
+
+/// How it was packed then.
+fn packed(stats: &Stats) -> PackOptions {
+    let made = &stats.provenance;
+    let tokens = made.domains.iter().map(|domain| domain.tokens as usize);
+    PackOptions {
+        seq_len: made.seq_len,
+        tokens: tokens.sum(),
+        seed: made.seed,
+    }
 }
 
 /// Prints and writes one plan.
@@ -256,18 +297,17 @@ fn file_name(plan: &Plan) -> PathBuf {
         Some(ExpertBudget::Keep(kept)) => format!("keep{kept}"),
         None => "all".to_owned(),
     };
-    let drop = match asked.layers {
-        Some(LayerBudget::Count(count)) => format!("-drop{count}"),
-        Some(LayerBudget::Fraction(fraction)) => format!("-drop{fraction}"),
-        None => String::new(),
+    let drops = asked.drops();
+    let drop: String = drops
+        .map(|(unit, budget)| format!("-{}{budget}", unit.short()))
+        .collect();
+    let by = if drop.is_empty() || *layer_criterion == PlanOptions::default().layer_criterion {
+        String::new()
+    } else {
+        format!("-{layer_criterion}")
     };
-    let by = match asked.layers {
-        Some(_) if *layer_criterion != PlanOptions::default().layer_criterion => {
-            format!("-{layer_criterion}")
-        }
-        _ => String::new(),
-    };
-    format!("{name}-{budget}{drop}{by}.plan.json").into()
+    let top_k = asked.top_k.map_or_else(String::new, |k| format!("-top{k}"));
+    format!("{name}-{budget}{drop}{by}{top_k}.plan.json").into()
 }
 
 /// One line per plan: its size, and what the worst domain keeps of its expert

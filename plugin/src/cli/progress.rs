@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use router_stats::progress::{Progress, Update};
 
+use super::table::Table;
 use super::{interrupt, output};
 use crate::format;
 use crate::pipeline::Reporter;
@@ -87,6 +88,10 @@ impl Progress for Console {
 }
 
 impl Reporter for Console {
+    fn table(&self, rows: &[Vec<String>]) {
+        self.text(&format!("\n{}", Table::of(rows)));
+    }
+
     fn report(&self, verb: &str, text: &str) {
         self.clear();
         output::line(verb, text);

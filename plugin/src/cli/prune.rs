@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use serde_json::json;
 
-use super::args::{surroundings, EvaluationArgs, ModelArgs, TextArgs};
+use super::args::{parse_weights, surroundings, EvaluationArgs, ModelArgs, TextArgs};
 use super::given::Given;
 use super::{output, Global};
 use crate::format;
 use crate::pipeline::{self, EvaluationOptions, Reporter};
-use crate::plan::ValidPlan;
+use crate::plan::{Plan, ValidPlan};
 use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, Uqff, UqffDevice, UqffWeights};
 
 /// Arguments of `prune`.
@@ -24,12 +24,14 @@ pub(super) struct Args {
     plan: PathBuf,
 
     /// How experts are stored
-    #[arg(long, value_enum, default_value_t = LayoutArg::Hf)]
-    layout: LayoutArg,
+    /// [default: hf; uqff for a plan that says a type of weights]
+    #[arg(long, value_enum)]
+    layout: Option<LayoutArg>,
 
     /// Numbers that UQFF holds
-    #[arg(long, value_name = "TYPE", default_value = "float", value_parser = parse_weights)]
-    uqff_weights: UqffWeights,
+    /// [default: float, or what the plan says]
+    #[arg(long, value_name = "TYPE", value_parser = parse_weights)]
+    uqff_weights: Option<UqffWeights>,
 
     /// Device that UQFF is loaded on
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
@@ -79,12 +81,16 @@ enum DeviceArg {
 }
 
 impl Args {
-    fn layout(&self) -> Layout {
-        match self.layout {
+    fn layout(&self, plan: &Plan) -> Layout {
+        let default = match plan.weights {
+            Some(_) => LayoutArg::Uqff,
+            None => LayoutArg::Hf,
+        };
+        match self.layout.unwrap_or(default) {
             LayoutArg::Hf => Layout::Hf,
             LayoutArg::Engine => Layout::Engine,
             LayoutArg::Uqff => Layout::Uqff(Uqff {
-                weights: self.uqff_weights,
+                weights: self.uqff_weights.or(plan.weights).unwrap_or_default(),
                 device: match self.uqff_device {
                     DeviceArg::Cpu => UqffDevice::Cpu,
                     DeviceArg::Gpu => UqffDevice::Gpu,
@@ -96,11 +102,6 @@ impl Args {
 
 /// Runs `prune`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
-    given.refuse_unless(
-        matches!(args.layout, LayoutArg::Uqff),
-        &["--uqff-weights", "--uqff-device"],
-        "--layout uqff",
-    )?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let plan = ValidPlan::read(
@@ -109,7 +110,12 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         model.family(),
         model.topology(),
     )?;
-    let layout = args.layout();
+    let layout = args.layout(plan.plan());
+    given.refuse_unless(
+        matches!(layout, Layout::Uqff(_)),
+        &["--uqff-weights", "--uqff-device"],
+        "--layout uqff",
+    )?;
     let mut options = SurgeryOptions {
         layout,
         force: args.force,
@@ -185,11 +191,4 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         }))?;
     }
     Ok(())
-}
-
-fn parse_weights(name: &str) -> Result<UqffWeights, String> {
-    UqffWeights::parse(name).ok_or_else(|| {
-        let names = UqffWeights::ALL.map(UqffWeights::name).join(", ");
-        format!("expected one of {names}")
-    })
 }

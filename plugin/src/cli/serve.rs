@@ -1,21 +1,29 @@
 //! `serve`: prune if need be, then answer requests.
 
+#[cfg(unix)]
+mod afresh;
 mod log;
 mod server;
 mod variants;
 
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use prune_eval::{EvalOptions, Report};
+use router_stats::progress::Silent;
 
-use super::args::{surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs};
+use super::args::{
+    sequences, surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs,
+};
 use super::given::Given;
 use super::{inspect, interrupt, Global};
-use crate::engine::{self, EngineOptions, LoaderOptions, ModelDType, PagedAttention};
+use crate::engine::{EngineOptions, LoaderOptions, ModelDType, PagedAttention};
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
+use crate::plan::{self, PlanOptions};
 use crate::server::{listen, Server, VariantOptions};
+use crate::Error;
 use server::ServerArgs;
 use variants::VariantArgs;
 
@@ -59,16 +67,27 @@ pub(super) struct Args {
 
     #[command(flatten)]
     engine: EngineArgs,
+
+    /// Everything is in the cache, and the socket is standard input
+    #[cfg(unix)]
+    #[arg(long, hide = true)]
+    prepared: bool,
 }
 
 /// How the engine runs.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Engine")]
 struct EngineArgs {
-    /// Requests answered at the same time; others wait [default: 32; on a CPU
-    /// 1, because there mistral.rs mixes up the requests of a batch]
+    /// Requests answered at the same time; others wait [default: 32, with --fit
+    /// 4; on a CPU 1, because there mistral.rs mixes up the requests of a batch]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_seqs: Option<u32>,
+
+    /// Tokens of a request and its answer together, in steps of 512 [default:
+    /// what the model was made for, with --fit at most 4096]. Longer requests are
+    /// refused, answers end there
+    #[arg(long, value_name = "N")]
+    max_seq_len: Option<usize>,
 
     /// Prefixes whose caches are kept; 0 for none [default: 16; on a CPU 0,
     /// because there the engine keeps all of them until memory runs out]
@@ -138,14 +157,23 @@ impl Args {
 pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     check(&args, given)?;
     let (cache, console) = surroundings(global)?;
-    // A port that is taken is known before the long work.
-    let listener = listen(&args.server.host, args.server.port)?;
+    let listener = listener(&args)?;
     let address = listener.local_addr()?;
     let device = args.model.device()?;
-    let slots = engine::together(&device, args.engine.max_seqs.map(|it| it as usize))?;
+    // What a plan was made to fit is what it is served to.
+    let fitted = match &args.plan {
+        Some(path) => plan::read(path)?.method.asked.fit.map(|fit| fit.traffic),
+        None => None,
+    };
+    let planned = fitted.map(|traffic| traffic.sequences);
+    let slots = sequences(&device, args.engine.max_seqs, planned.or(args.budget.few()))?;
     let options = args.server.options(address, slots)?;
     let console = Arc::new(console);
-    let method = args.budget.options(args.seed);
+    let engine = args.engine.options(slots);
+    let method = PlanOptions {
+        fit: args.budget.memory(slots, args.engine.max_seq_len),
+        ..args.budget.options(args.seed)
+    };
     let main = match &args.plan {
         Some(path) => Some(Change::Plan(path.clone())),
         None => args
@@ -156,11 +184,10 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     let mut changes = args.variants.changes_beside(main, &method);
     let change = changes.remove(0);
     let variants = VariantOptions {
-        changeable: options.api_key.is_some() || options.loopback,
         beside: changes,
         sample: args.variants.sample(),
     };
-    let job = Job {
+    let mut job = Job {
         source: args.model.source(),
         change,
         texts: args.calibration.calibration.clone(),
@@ -177,16 +204,35 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         }),
         // The server knows.
         uneven_weights: None,
+        max_seq_len: args.engine.max_seq_len.or(fitted.map(|it| it.tokens)),
         device,
         cache,
         reporter: console.clone(),
     };
     let bundled = job.texts.is_empty() && makes(&args);
+    #[cfg(unix)]
+    if !args.prepared {
+        let beside = variants.beside.iter().map(|change| Job {
+            change: change.clone(),
+            ..job.clone()
+        });
+        for job in std::iter::once(job.clone()).chain(beside) {
+            engine.job(job)?.run()?;
+            if interrupt::asked() {
+                return Err(router_stats::Error::Interrupted.into());
+            }
+        }
+        return Err(afresh::start(listener));
+    }
+    if cfg!(unix) {
+        // All has been said.
+        job.reporter = Arc::new(Silent);
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let server = Server::load(job, args.engine.options(slots), &variants, options).await?;
+        let server = Server::load(job, engine, &variants, options).await?;
         if interrupt::asked() {
             return Err(router_stats::Error::Interrupted.into());
         }
@@ -220,6 +266,15 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     })
 }
 
+/// The socket. A port that is taken is known before the long work.
+fn listener(args: &Args) -> anyhow::Result<TcpListener> {
+    #[cfg(unix)]
+    if args.prepared {
+        return Ok(afresh::listener()?);
+    }
+    Ok(listen(&args.server.host, args.server.port)?)
+}
+
 /// Whether statistics are needed.
 fn makes(args: &Args) -> bool {
     args.budget.asks() || args.variants.makes()
@@ -227,23 +282,44 @@ fn makes(args: &Args) -> bool {
 
 /// Refuses flags that would do nothing.
 fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
+    if args.budget.fit.is_some() {
+        for (flag, used) in [
+            ("--dtype", given.has("--dtype")),
+            ("--isq", args.engine.isq.is_some()),
+            (
+                "--prefix-cache-n",
+                args.engine.prefix_cache_n.is_some_and(|it| it > 0),
+            ),
+            ("--no-kv-cache", args.engine.no_kv_cache),
+            ("--variant", given.has("--variant")),
+            ("--learn-from-traffic", args.variants.sample().is_some()),
+        ] {
+            if used {
+                return Err(Error::Option {
+                    option: flag,
+                    expected: "not to be given with --fit, which chooses".to_owned(),
+                    found: "both".to_owned(),
+                });
+            }
+        }
+    }
     let makes = makes(args);
     let changes = makes || args.plan.is_some() || args.variants.changes();
     let measures = changes && !args.no_eval;
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant",
+        "--fit, --prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant",
     )?;
     given.refuse_unless(
         changes,
         &["--no-eval", "--eval-tokens"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, --plan or --variant",
+        "--fit, --prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, --plan or --variant",
     )?;
     given.refuse_unless(
         makes || measures,
         &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
-        "--prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant, or --plan without --no-eval,",
+        "--fit, --prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant, or --plan without --no-eval,",
     )
 }
 

@@ -25,6 +25,14 @@ impl Table {
         }
     }
 
+    /// Rows of words.
+    pub(super) fn of(rows: &[Vec<String>]) -> Self {
+        Self {
+            rows: rows.to_vec(),
+            words: (0..rows.iter().map(Vec::len).max().unwrap_or(0)).collect(),
+        }
+    }
+
     /// Aligns `column` left.
     pub(super) fn words(mut self, column: usize) -> Self {
         self.words.push(column);

@@ -10,6 +10,7 @@ use router_stats::progress::Silent;
 use super::args::ModelArgs;
 use super::{output, Global};
 use crate::engine::{self, EngineOptions};
+use crate::memory::Resident;
 use crate::pipeline::{self, Calibration, Change, Job};
 use crate::Error;
 
@@ -65,6 +66,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         evaluation: None,
         // The engine knows.
         uneven_weights: None,
+        max_seq_len: None,
         device,
         cache,
         reporter: std::sync::Arc::new(Silent),
@@ -72,7 +74,7 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let options = EngineOptions::default();
     let round = Round {
         timings: engine::time(job, &options, &prompts, args.generated_tokens)?,
-        peak_resident: peak_resident(),
+        peak_resident: Resident::now().map(|resident| resident.peak),
     };
     Ok(output::json(&round)?)
 }
@@ -82,33 +84,5 @@ fn too_long(args: &Args) -> Error {
         option: "--speed-prompt",
         expected: "at most as many tokens as the bundled texts have".to_owned(),
         found: args.prompt_tokens.to_string(),
-    }
-}
-
-/// The most memory this process had resident so far, in bytes, where the
-/// system is Linux: `VmHWM`.
-fn peak_resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    kilobytes(&status, "VmHWM").map(|kilobytes| kilobytes * 1024)
-}
-
-fn kilobytes(status: &str, field: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        (name == field).then_some(value)
-    })?;
-    line.trim().strip_suffix("kB")?.trim().parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn memory_is_read_from_the_status_of_the_process() {
-        let status = "Name:\tx\nVmPeak:\t 9999 kB\nVmHWM:\t    1234 kB\nThreads:\t3\n";
-        assert_eq!(kilobytes(status, "VmHWM"), Some(1234));
-        assert_eq!(kilobytes(status, "VmSwap"), None);
-        assert_eq!(kilobytes(status, "Threads"), None);
     }
 }

@@ -10,7 +10,7 @@ use mistralrs_core::{
 use tokenizers::Tokenizer;
 
 use super::loader::{self, PruningLoader};
-use super::options::{uneven_weights, EngineOptions};
+use super::options::EngineOptions;
 use super::probe::probe;
 use crate::pipeline::{Job, Outcome};
 use crate::{Error, Result};
@@ -48,12 +48,7 @@ impl Ready {
     pub(crate) fn new(job: Job, id: String, options: &EngineOptions) -> Result<Self> {
         let device = &job.device;
         options.paged_attention.config(device)?;
-        options.dtype(device)?;
-        let isq = options.isq(device)?;
-        let job = Job {
-            uneven_weights: uneven_weights(isq),
-            ..job
-        };
+        let job = options.job(job)?;
         let outcome = job.run()?;
         Ok(Self { job, id, outcome })
     }
@@ -159,6 +154,13 @@ impl Engine {
     /// key-value cache it kept from another request.
     pub(crate) fn scores(&self) -> bool {
         !self.prefix_cache
+    }
+
+    /// Tokens of the longest prompt that it has the memory to score.
+    pub(crate) fn longest_scored(&self) -> usize {
+        let plan = self.outcome.plan.as_ref();
+        let fit = plan.and_then(|plan| plan.method.asked.fit);
+        fit.map_or(usize::MAX, |fit| fit.scored)
     }
 
     /// Its tokenizer, which neither cuts text off nor fills it up.

@@ -7,6 +7,7 @@ use mistralrs_core::{
 };
 
 use super::loader::LoaderOptions;
+use crate::pipeline::Job;
 use crate::surgery::UqffWeights;
 use crate::{Error, Result};
 
@@ -88,7 +89,7 @@ pub struct PagedAttention {
 }
 
 /// How weights are stored that the engine would quantise so on loading.
-pub(super) fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
+fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
     Some(match isq {
         None => UqffWeights::Float,
         Some(IsqType::Q8_0) => UqffWeights::Q8_0,
@@ -102,6 +103,19 @@ pub(super) fn uneven_weights(isq: Option<IsqType>) -> Option<UqffWeights> {
 }
 
 impl EngineOptions {
+    /// The job as this engine wants it done.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for options that the device does not have.
+    pub fn job(&self, job: Job) -> Result<Job> {
+        self.dtype(&job.device)?;
+        let isq = self.isq(&job.device)?;
+        Ok(Job {
+            uneven_weights: uneven_weights(isq),
+            ..job
+        })
+    }
+
     /// Quantisation on loading.
     pub(super) fn isq(&self, device: &Device) -> Result<Option<IsqType>> {
         let Some(isq) = &self.isq else {

@@ -8,10 +8,8 @@
 //!
 //! Shapes: mean angles [L+1, L+1] between depths → the first of n layers.
 
-use router_stats::stats::Stats;
-
-use super::LayerCriterion;
-use crate::check::{expect_finite, expect_len};
+use super::{Evidence, LayerCriterion, Removal, Unit, Wanted};
+use crate::check::expect_finite;
 use crate::error::Result;
 
 /// See the module documentation.
@@ -31,22 +29,23 @@ impl LayerCriterion for AngularSpan {
         "The Unreasonable Ineffectiveness of the Deeper Layers (arXiv 2403.17887)"
     }
 
+    fn units(&self) -> &'static [Unit] {
+        &[Unit::Layer]
+    }
+
     fn choose(
         &self,
-        stats: &Stats,
+        evidence: &mut Evidence<'_, '_>,
         weights: &[f64],
-        count: usize,
-        pinned: &[bool],
-    ) -> Result<Option<Vec<usize>>> {
-        let angles = stats.spans(weights)?;
-        expect_len("depths", angles.len(), pinned.len() + 1)?;
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Vec<Removal>>> {
+        let angles = evidence.stats.spans(weights)?;
+        let count = wanted.count(Unit::Layer);
+        let free = wanted.candidates(Unit::Layer, &[]);
         let mut best: Option<(f64, usize)> = None;
-        for first in 0..=pinned.len().saturating_sub(count) {
+        for first in 0..angles.len().saturating_sub(count) {
             let span = first..first + count;
-            if pinned
-                .get(span.clone())
-                .is_none_or(|pins| pins.contains(&true))
-            {
+            if !span.clone().all(|layer| free.contains(&layer)) {
                 continue;
             }
             let angle = angles[span.start][span.end];
@@ -56,29 +55,33 @@ impl LayerCriterion for AngularSpan {
                 best = Some((angle, first));
             }
         }
-        Ok(best.map(|(_, first)| (first..first + count).collect()))
+        let removal = |layer| Removal {
+            unit: Unit::Layer,
+            layer,
+        };
+        Ok(best.map(|(_, first)| (first..first + count).map(removal).collect()))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::choose;
     use super::*;
     use crate::plan::fixture;
 
     #[test]
     fn the_span_that_turns_least_goes_as_a_whole() {
         let stats = fixture::stats("x");
-        let choose = |count, pinned: [bool; 4]| {
-            AngularSpan
-                .choose(&stats, &stats.weights(), count, &pinned)
-                .unwrap()
+        let choose = |count, pinned: &[usize]| -> Option<Vec<usize>> {
+            let chosen = choose(&AngularSpan, &stats, [count, 0, 0], pinned)?;
+            Some(chosen.iter().map(|removal| removal.layer).collect())
         };
         // Angles of the fixture: a block turns by 4, 1, 2, 3 twentieths.
-        assert_eq!(choose(1, [false; 4]), Some(vec![1]));
-        assert_eq!(choose(2, [false; 4]), Some(vec![1, 2]));
-        assert_eq!(choose(3, [false; 4]), Some(vec![1, 2, 3]));
-        assert_eq!(choose(2, [false, true, false, false]), Some(vec![2, 3]));
-        assert_eq!(choose(2, [false, true, false, true]), None);
-        assert_eq!(choose(0, [true; 4]), Some(vec![]));
+        assert_eq!(choose(1, &[]), Some(vec![1]));
+        assert_eq!(choose(2, &[]), Some(vec![1, 2]));
+        assert_eq!(choose(3, &[]), Some(vec![1, 2, 3]));
+        assert_eq!(choose(2, &[1]), Some(vec![2, 3]));
+        assert_eq!(choose(2, &[1, 3]), None);
+        assert_eq!(choose(0, &[0, 1, 2, 3]), Some(vec![]));
     }
 }

@@ -1,22 +1,51 @@
-//! Which whole layers go.
+//! What goes from layers as a whole: layers, and their sublayers.
 //!
 //! A layer criterion is one file that implements [`LayerCriterion`] and one
-//! line in [`LAYER_CRITERIA`]. It owns an equation and the choice that follows
-//! from it; how many layers go and which are pinned belongs to [`crate::plan`].
+//! line in [`LAYER_CRITERIA`]. It owns an equation, or a measurement, and the
+//! choice that follows from it; how much goes and what is pinned belongs to
+//! [`crate::plan`], and how a cost is measured to whoever gives the
+//! [`Evidence`].
 
 mod angular_span;
 mod block_influence;
+mod greedy;
+mod unit;
+mod wanted;
 
+use router_stats::family::Keep;
 use router_stats::stats::Stats;
+
+pub use unit::Unit;
+pub use wanted::{Removal, Wanted};
 
 use crate::registry::find;
 use crate::Result;
 
 /// Every layer criterion, the default first.
-pub const LAYER_CRITERIA: &[&dyn LayerCriterion] =
-    &[&block_influence::BlockInfluence, &angular_span::AngularSpan];
+pub const LAYER_CRITERIA: &[&dyn LayerCriterion] = &[
+    &block_influence::BlockInfluence,
+    &angular_span::AngularSpan,
+    &greedy::Greedy,
+];
 
-/// Chooses layers of a model.
+/// Nats a token of what a [`Keep`] leaves of a model, on calibration text.
+pub type Cost<'a> = dyn FnMut(&Keep) -> Result<f64> + 'a;
+
+/// What a layer criterion decides from.
+pub struct Evidence<'a, 'c> {
+    /// Statistics of the whole model.
+    pub stats: &'a Stats,
+    /// Measures what is left; `None` if there is no text to measure on.
+    pub cost: Option<&'c mut Cost<'c>>,
+}
+
+impl<'a> From<&'a Stats> for Evidence<'a, '_> {
+    fn from(stats: &'a Stats) -> Self {
+        Self { stats, cost: None }
+    }
+}
+
+/// Chooses layers and sublayers of a model.
 pub trait LayerCriterion: Sync + std::fmt::Debug {
     /// Name on the command line and in plans: `block-influence`.
     fn name(&self) -> &'static str;
@@ -27,20 +56,31 @@ pub trait LayerCriterion: Sync + std::fmt::Debug {
     /// Where it comes from.
     fn source(&self) -> &'static str;
 
-    /// The `count` layers that go, ascending, dense ones included; `None` if
-    /// the `pinned` ones, which stay, leave no such choice. `weights` holds one
-    /// weight per domain of `stats`, `pinned` one flag per layer.
+    /// What it can choose.
+    fn units(&self) -> &'static [Unit] {
+        &Unit::ALL
+    }
+
+    /// Whether it takes [`Evidence::cost`], which is asked for once for every
+    /// choice it weighs.
+    fn measures(&self) -> bool {
+        false
+    }
+
+    /// What goes, in the order in which it was chosen; `None` if what is pinned
+    /// leaves no such choice. `weights` holds one weight per domain of the
+    /// statistics. Asked for what it cannot choose, it chooses none of it.
     ///
     /// # Errors
-    /// Those of reading a table that `stats` lacks;
-    /// [`NonFiniteScore`](crate::Error::NonFiniteScore) if it is damaged.
+    /// Those of reading a table that the statistics lack;
+    /// [`NonFiniteScore`](crate::Error::NonFiniteScore) if they are damaged;
+    /// those of measuring.
     fn choose(
         &self,
-        stats: &Stats,
+        evidence: &mut Evidence<'_, '_>,
         weights: &[f64],
-        count: usize,
-        pinned: &[bool],
-    ) -> Result<Option<Vec<usize>>>;
+        wanted: &Wanted<'_>,
+    ) -> Result<Option<Vec<Removal>>>;
 }
 
 /// Finds a layer criterion by name.
@@ -57,44 +97,4 @@ pub fn layer_criterion(name: &str) -> Result<&'static dyn LayerCriterion> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-    use crate::plan::fixture;
-
-    #[test]
-    fn every_criterion_chooses_as_many_as_asked_and_none_that_is_pinned() {
-        let stats = fixture::stats("x");
-        let layers = fixture::COSINES.len();
-        for criterion in LAYER_CRITERIA {
-            let choose = |count, pinned: &[bool]| {
-                criterion
-                    .choose(&stats, &stats.weights(), count, pinned)
-                    .unwrap()
-            };
-            for count in 0..layers {
-                let chosen = choose(count, &[false; 4]).unwrap();
-                assert_eq!(chosen.len(), count, "{}", criterion.name());
-                assert!(chosen.windows(2).all(|pair| pair[0] < pair[1]));
-                for layer in 0..layers {
-                    let mut pinned = [false; 4];
-                    pinned[layer] = true;
-                    let spared = choose(count, &pinned);
-                    assert!(spared.is_none_or(|chosen| !chosen.contains(&layer)));
-                }
-            }
-            assert_eq!(choose(1, &[true; 4]), None, "{}", criterion.name());
-        }
-    }
-
-    #[test]
-    fn names_are_unique_and_found() {
-        let names: BTreeSet<_> = LAYER_CRITERIA.iter().map(|c| c.name()).collect();
-        assert_eq!(names.len(), LAYER_CRITERIA.len());
-        for name in names {
-            assert_eq!(layer_criterion(name).unwrap().name(), name);
-        }
-        assert!(layer_criterion("depth").is_err());
-    }
-}
+mod tests;

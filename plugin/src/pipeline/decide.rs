@@ -1,19 +1,21 @@
 //! Statistics → a plan.
 
-use super::{Measured, Model, Reporter, CACHED};
+use super::{planner, Grounds, Measured, Model, Reporter, SearchOn, CACHED};
 use crate::cache::{self, Cache, Key};
 use crate::format;
 use crate::plan::{self, PlanOptions, Size, ValidPlan};
 use crate::Result;
 
 /// The plan that `options` ask for, from the cache or made now. Statistics are
-/// only read in the second case.
+/// only read in the second case, and `text`, that they were made with, is only
+/// run by criteria that measure.
 ///
 /// # Errors
 /// Those of planning, and if the cache cannot be written.
 pub fn decide(
     model: &Model,
     measured: &Measured,
+    text: SearchOn<'_>,
     options: &PlanOptions,
     cache: &Cache,
     reporter: &dyn Reporter,
@@ -30,13 +32,11 @@ pub fn decide(
         reporter.report(CACHED, &format!("plan         {}", path.display()));
         return Ok(plan);
     }
-    let plan = plan::plan(
-        &measured.read()?,
-        model.checkpoint(),
-        model.family(),
-        model.topology(),
-        options,
-    )?;
+    let grounds = Grounds {
+        stats: &measured.read()?,
+        text: Some(text),
+    };
+    let plan = planner(model, grounds, options, cache, reporter)?.plan()?;
     cache::make_parent(&path)?;
     plan::write(plan.plan(), &path)?;
     reporter.report("Planned", &summary(&plan));
@@ -68,6 +68,22 @@ pub(super) fn summary(plan: &ValidPlan) -> String {
             ", drop {dropped} of {} layers",
             plan.before.layers
         ));
+    }
+    let parts = [
+        (
+            "attention",
+            plan.layers.iter().filter(|it| it.skipped.attention).count(),
+        ),
+        (
+            "MoE",
+            plan.layers.iter().filter(|it| it.skipped.mlp).count(),
+        ),
+    ];
+    for (what, gone) in parts.into_iter().filter(|&(_, gone)| gone > 0) {
+        text.push_str(&format!(", drop {what} of {gone} layers"));
+    }
+    if let Some(top_k) = plan.method.asked.top_k {
+        text.push_str(&format!(", {top_k} experts a token"));
     }
     text
 }

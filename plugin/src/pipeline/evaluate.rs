@@ -7,6 +7,7 @@ use super::{texts, Model, Reporter, CACHED};
 use crate::cache::{self, Cache, Key};
 use crate::format;
 use crate::plan::ValidPlan;
+use crate::surgery::UqffWeights;
 use crate::Result;
 
 /// How the loss is measured.
@@ -52,7 +53,7 @@ impl EvaluationOptions {
 }
 
 /// What `plan` costs `model` on `held_out`, from the cache or measured now in
-/// a masked forward pass.
+/// a masked forward pass, with weights rounded to the type that the plan says.
 ///
 /// # Errors
 /// Those of evaluating, and if the cache cannot be written.
@@ -65,12 +66,14 @@ pub fn evaluate(
     reporter: &dyn Reporter,
 ) -> Result<Report> {
     let keep = plan.keep();
+    let rounded = plan.plan().weights;
     let key = Key::new("eval")
         .with(&model.fingerprint)
         .with(&model.companions)
         .with_keep(keep)?
         .with(&held_out.hash())
         .with(&options.identity())
+        .with(rounded.map_or("", UqffWeights::name))
         .finish();
     let path = cache.eval(&key);
     let _lock = cache.lock(&key, reporter)?;
@@ -84,10 +87,13 @@ pub fn evaluate(
         model: &model.forward,
         keep: None,
     };
+    let stored = plan
+        .rounding(model.family(), model.topology())
+        .map(|it| model.forward.rounded(it));
     let variant = Variant {
         // Another name than the model's, whatever that is.
         name: format!("{}-pruned", model.name),
-        model: &model.forward,
+        model: stored.as_ref().unwrap_or(&model.forward),
         keep: Some(keep.clone()),
     };
     let report = prune_eval::evaluate(

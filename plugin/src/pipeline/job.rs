@@ -6,15 +6,16 @@ use std::sync::Arc;
 use candle_core::Device;
 use prune_eval::Report;
 use router_stats::calibration::Source;
-use router_stats::family::Serving;
+use router_stats::family::{Serving, Topology};
 use safetensors::Dtype;
 
 use super::{
-    decide, evaluate, measure, searched, uneven, within_loss, Calibration, EvaluationOptions,
-    LossLimit, Model, ModelSource, Reporter, SearchOn, Texts,
+    decide, evaluate, limit, measure, searched, solved, uneven, within_loss, Calibration,
+    EvaluationOptions, Grounds, LossLimit, Measured, Model, ModelSource, Reporter, SearchOn, Texts,
 };
 use crate::cache::Cache;
-use crate::plan::{self, ExpertBudget, LayerBudget, Plan, PlanOptions, Size, ValidPlan};
+use crate::memory;
+use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Size, SizeTarget, ValidPlan};
 use crate::surgery::{self, CardFacts, Layout, Uqff, UqffDevice, UqffWeights, PLAN_FILE};
 use crate::{Error, Result};
 
@@ -53,6 +54,9 @@ pub struct Job {
     /// which are then quantised when they are written; none if the engine is
     /// to quantise them to a type that is not written here.
     pub uneven_weights: Option<UqffWeights>,
+    /// Tokens of the longest sequence that the engine is to take; none for what
+    /// the model was made for.
+    pub max_seq_len: Option<usize>,
     /// Where computations run.
     pub device: Device,
     /// Where intermediate files are kept.
@@ -100,6 +104,9 @@ impl Job {
                 if let Some(search) = &options.search {
                     method = format!("{method}-{}", search.name);
                 }
+                if let Some(budget) = &options.fit {
+                    id += &format!("-fit-{}", SizeTarget::Bytes(budget.bytes).value());
+                }
                 if let Some(target) = options.target {
                     id += &format!("-{method}-{}", target.value());
                 }
@@ -115,10 +122,11 @@ impl Job {
                     }
                     None => {}
                 }
-                match options.drop_layers {
-                    Some(LayerBudget::Count(count)) => id += &format!("-drop{count}"),
-                    Some(LayerBudget::Fraction(fraction)) => id += &format!("-drop{fraction}"),
-                    None => {}
+                for (unit, budget) in options.drops() {
+                    id += &format!("-{}{budget}", unit.short());
+                }
+                if let Some(top_k) = options.top_k {
+                    id += &format!("-top{top_k}");
                 }
                 id
             }
@@ -133,13 +141,14 @@ impl Job {
         let (cache, reporter) = (&self.cache, &*self.reporter);
         let model = self.source.open(&self.device, cache, reporter)?;
         let images = self.served(&model)?;
+        let longest = self.longest(model.topology())?;
         let texts = || Texts::new(&self.texts, &model, cache, reporter);
         let given = |plan: ValidPlan| -> Result<_> {
             reporter.report("Planned", &decide::summary(&plan));
             Ok((plan, self.evaluation.as_ref().map(|_| texts()).transpose()?))
         };
         let (plan, texts) = match &self.change {
-            Change::Nothing => return self.unchanged(&model, images),
+            Change::Nothing => return self.unchanged(&model, images, longest),
             Change::Plan(path) => given(ValidPlan::read(
                 path,
                 model.checkpoint(),
@@ -158,6 +167,7 @@ impl Job {
             Change::Make(options) => {
                 // An impossible budget is refused before the long work.
                 plan::check(options, model.topology())?;
+                surgery::check_asked(&model.name, model.family(), model.topology(), options)?;
                 plan::check_target(
                     options,
                     model.checkpoint(),
@@ -172,18 +182,22 @@ impl Job {
                     cache,
                     reporter,
                 )?;
+                let on = SearchOn {
+                    corpus: &texts.calibration,
+                    pack: &self.calibration.pack(),
+                };
                 let plan = match (&options.search, options.max_loss, &self.evaluation) {
+                    _ if options.fit.is_some() => self.fitted(&model, &measured, options, on)?,
                     (Some(by), ..) => {
-                        let stats = measured.read()?;
+                        let grounds = Grounds {
+                            stats: &measured.read()?,
+                            text: Some(on),
+                        };
                         // What could not be served is not searched for.
-                        if let Some(uneven) = uneven(&model, &stats, options)? {
+                        if let Some(uneven) = uneven(&model, grounds, options, cache, reporter)? {
                             self.layout(&model, &uneven)?;
                         }
-                        let on = SearchOn {
-                            corpus: &texts.calibration,
-                            pack: &self.calibration.pack(),
-                        };
-                        searched(&model, &stats, options, by, on, cache, reporter)?
+                        searched(&model, grounds, options, by, cache, reporter)?
                     }
                     (None, Some(most), Some(evaluation)) => {
                         let limit = LossLimit {
@@ -191,8 +205,11 @@ impl Job {
                             held_out: &texts.held_out,
                             evaluation,
                         };
-                        let stats = measured.read()?;
-                        within_loss(&model, &stats, options, limit, cache, reporter)?
+                        let grounds = Grounds {
+                            stats: &measured.read()?,
+                            text: Some(on),
+                        };
+                        within_loss(&model, grounds, options, limit, cache, reporter)?
                     }
                     (None, Some(most), None) => {
                         return Err(Error::Option {
@@ -201,7 +218,7 @@ impl Job {
                             found: format!("{most} without one"),
                         })
                     }
-                    (None, None, _) => decide(&model, &measured, options, cache, reporter)?,
+                    (None, None, _) => decide(&model, &measured, on, options, cache, reporter)?,
                 };
                 (plan, Some(texts))
             }
@@ -225,7 +242,7 @@ impl Job {
         };
         let dir = super::write(&model, &plan, layout, card, cache, reporter)?;
         Ok(Outcome {
-            dir,
+            dir: self.limited(dir, longest)?,
             before: plan.plan().before.clone(),
             plan: Some(plan.plan().clone()),
             report,
@@ -246,7 +263,21 @@ impl Job {
     /// layers keep different numbers of experts and the engine cannot load that.
     fn layout(&self, model: &Model, plan: &ValidPlan) -> Result<Layout> {
         let (keep, topology) = (plan.keep(), model.topology());
-        let layout = if keep.uniform_experts(topology).is_some() {
+        let device = if self.device.is_cpu() {
+            UqffDevice::Cpu
+        } else {
+            UqffDevice::Gpu
+        };
+        let layout = if let Some(weights) = plan.plan().weights {
+            if self.uneven_weights != Some(UqffWeights::Float) {
+                return Err(Error::Option {
+                    option: "--isq",
+                    expected: format!("none, as the plan says {}", weights.name()),
+                    found: "one".to_owned(),
+                });
+            }
+            Layout::Uqff(Uqff { weights, device })
+        } else if keep.uniform_experts(topology).is_some() {
             Layout::Engine
         } else {
             let weights = self.uneven_weights.ok_or_else(|| Error::Option {
@@ -261,11 +292,6 @@ impl Job {
                 ),
                 found: "another type".to_owned(),
             })?;
-            let device = if self.device.is_cpu() {
-                UqffDevice::Cpu
-            } else {
-                UqffDevice::Gpu
-            };
             Layout::Uqff(Uqff { weights, device })
         };
         surgery::check_counts(model.checkpoint(), model.family(), topology, plan, layout)?;
@@ -274,14 +300,15 @@ impl Job {
 
     /// The model as it is, in a layout that the engine reads. A directory that
     /// was pruned before says how, and what that cost.
-    fn unchanged(&self, model: &Model, images: bool) -> Result<Outcome> {
+    fn unchanged(&self, model: &Model, images: bool, longest: Option<usize>) -> Result<Outcome> {
         let dir = model.checkpoint().dir();
+        let served = if super::needs_relayout(model)? {
+            super::relayout(model, &self.cache, &*self.reporter)?
+        } else {
+            dir.to_path_buf()
+        };
         Ok(Outcome {
-            dir: if super::needs_relayout(model)? {
-                super::relayout(model, &self.cache, &*self.reporter)?
-            } else {
-                dir.to_path_buf()
-            },
+            dir: self.limited(served, longest)?,
             before: model.size()?,
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
@@ -290,6 +317,58 @@ impl Job {
             stacked: stacked(model),
             caveat: caveat(model),
         })
+    }
+
+    /// The plan that loses least in the memory that `options` allow.
+    fn fitted(
+        &self,
+        model: &Model,
+        measured: &Measured,
+        options: &PlanOptions,
+        on: SearchOn<'_>,
+    ) -> Result<ValidPlan> {
+        let budget = options.fit.as_ref().ok_or(Error::Option {
+            option: "--fit",
+            expected: "an amount of memory".to_owned(),
+            found: "none".to_owned(),
+        })?;
+        let grounds = Grounds {
+            stats: &measured.read()?,
+            text: Some(on),
+        };
+        solved(
+            model,
+            grounds,
+            options,
+            budget,
+            &self.cache,
+            &*self.reporter,
+        )
+    }
+
+    /// Tokens of the longest sequence that the engine is to take, if fewer than
+    /// it could.
+    ///
+    /// # Errors
+    /// [`Error::Option`]
+    fn longest(&self, topology: &Topology) -> Result<Option<usize>> {
+        let budget = match &self.change {
+            Change::Make(options) => options.fit.as_ref(),
+            Change::Nothing | Change::Plan(_) | Change::Given { .. } => None,
+        };
+        match (budget, self.max_seq_len) {
+            (Some(budget), _) => Ok(Some(budget.traffic(topology)?.tokens)),
+            (None, Some(asked)) => memory::longest(asked, topology).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The checkpoint in `dir` with sequences of at most `longest` tokens.
+    fn limited(&self, dir: PathBuf, longest: Option<usize>) -> Result<PathBuf> {
+        match longest {
+            Some(tokens) => limit::limited(&dir, tokens, &self.cache),
+            None => Ok(dir),
+        }
     }
 
     /// Whether the model also sees images.
@@ -339,7 +418,7 @@ mod tests {
     use router_stats::progress::Silent;
 
     use super::*;
-    use crate::plan::SizeTarget;
+    use crate::plan::LayerBudget;
 
     fn id(change: Change) -> String {
         Job {
@@ -352,6 +431,7 @@ mod tests {
             calibration: Calibration::default(),
             evaluation: None,
             uneven_weights: None,
+            max_seq_len: None,
             device: Device::Cpu,
             cache: Cache::new("unused"),
             reporter: Arc::new(Silent),
@@ -391,6 +471,14 @@ mod tests {
         assert_eq!(
             id(options(None, Some(LayerBudget::Fraction(0.25)))),
             "base-drop0.25"
+        );
+        assert_eq!(
+            id(Change::Make(Box::new(PlanOptions {
+                drop_moe: Some(LayerBudget::Count(2)),
+                top_k: Some(3),
+                ..PlanOptions::default()
+            }))),
+            "base-dropmoe2-top3"
         );
     }
 }

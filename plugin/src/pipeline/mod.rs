@@ -5,12 +5,15 @@
 //! texts      files → calibration and held-out   the bundled ones by default
 //! measure    text → statistics                  cached by model, tokenizer, text, settings
 //! stable     text → statistics of no more of it than the decision needs
+//! planner    statistics → what plans are made by; what a criterion measures is cached
 //! decide     statistics → a plan                cached by statistics and options
 //! searched   statistics and text → the best plan of a search; its candidates are cached
 //! evaluate   a plan → what it costs             cached by plan and text
 //! within     a loss → the plan that stays in it  cached by plan and text
+//! solved     memory → the plan that loses least in it   cached by statistics, text and options
 //! replan     a budget and more text → another plan, of which nothing is cached
 //! write      a plan → a checkpoint              cached by plan, tokenizer and layout
+//! limit      a checkpoint → one with shorter sequences   links in the cache
 //! job        all of them behind one call
 //! ```
 //!
@@ -20,10 +23,13 @@
 mod decide;
 mod evaluate;
 mod job;
+mod limit;
 mod measure;
+mod planner;
 mod replan;
 mod resolve;
 mod searched;
+mod solved;
 mod stable;
 #[cfg(test)]
 mod tests;
@@ -37,9 +43,11 @@ pub use decide::decide;
 pub use evaluate::{evaluate, EvaluationOptions};
 pub use job::{plan_name, Change, Job, Outcome};
 pub use measure::{measure, Calibration, Measured};
+pub use planner::{planner, Grounds, SearchOn};
 pub use replan::{replan, Beside};
 pub use resolve::{Model, ModelSource};
-pub use searched::{searched, uneven, SearchOn};
+pub use searched::{searched, uneven};
+pub use solved::{serving, solved};
 pub(crate) use stable::summary as stability_summary;
 pub use stable::{resampled, until_stable, Chunks, Settled, UntilStable};
 pub use texts::{bundled_calibration, bundled_held_out, read, sequences, Texts, HELD_OUT};
@@ -56,6 +64,13 @@ pub trait Reporter: Progress + Send {
 
     /// Lines to be shown as they are.
     fn text(&self, text: &str);
+
+    /// Rows of cells whose columns line up.
+    fn table(&self, rows: &[Vec<String>]) {
+        for row in rows {
+            self.text(&row.join("  "));
+        }
+    }
 
     /// Advice.
     fn hint(&self, text: &str);

@@ -3,9 +3,9 @@
 use router_stats::calibration::{calibrate, CalibrateOptions, Corpus, Domain, PackOptions};
 use router_stats::stats::Stats;
 
-use super::{measure, texts, within_loss, Job, LossLimit, Model, Texts};
+use super::{measure, planner, texts, within_loss, Grounds, Job, LossLimit, Model, Texts};
 use crate::format;
-use crate::plan::{self, Plan, PlanOptions};
+use crate::plan::{Plan, PlanOptions};
 use crate::Result;
 
 /// Text that weighs in beside that of a job. It is not written to disk, and
@@ -50,6 +50,10 @@ pub fn replan(job: &Job, options: &PlanOptions, beside: Beside<'_>) -> Result<Pl
     };
     let more = weighed(job, &model, &base, beside)?;
     let stats = base.beside(more)?;
+    let grounds = Grounds {
+        stats: &stats,
+        text: None,
+    };
     let plan = match (options.max_loss, &job.evaluation) {
         (Some(most), Some(evaluation)) => {
             let limit = LossLimit {
@@ -57,15 +61,9 @@ pub fn replan(job: &Job, options: &PlanOptions, beside: Beside<'_>) -> Result<Pl
                 held_out: &texts.held_out,
                 evaluation,
             };
-            within_loss(&model, &stats, &options, limit, cache, reporter)?
+            within_loss(&model, grounds, &options, limit, cache, reporter)?
         }
-        _ => plan::plan(
-            &stats,
-            model.checkpoint(),
-            model.family(),
-            model.topology(),
-            &options,
-        )?,
+        _ => planner(&model, grounds, &options, cache, reporter)?.plan()?,
     };
     Ok(plan.plan().clone())
 }

@@ -2,26 +2,13 @@
 
 use std::time::Instant;
 
-use router_stats::calibration::{Corpus, PackOptions};
-use router_stats::stats::Stats;
-
-use super::{decide, texts, Model, Reporter};
+use super::planner::search_text;
+use super::{decide, planner, Grounds, Model, Reporter};
 use crate::cache::Cache;
 use crate::format;
-use crate::plan::{Plan, PlanOptions, Planner, SearchOptions, Searched, Space, ValidPlan};
+use crate::plan::{PlanOptions, SearchOptions, Searched, Space, ValidPlan};
 use crate::search::{self, Found, Journal, Objective, SearchText};
-use crate::{Error, Result};
-
-/// Calibration text to measure candidates on, and how it is packed. Of its
-/// budget a search takes the part that it needs: the first sequences of every
-/// domain.
-#[derive(Debug, Clone, Copy)]
-pub struct SearchOn<'a> {
-    /// The text.
-    pub corpus: &'a Corpus,
-    /// How it was packed for the statistics.
-    pub pack: &'a PackOptions,
-}
+use crate::Result;
 
 /// The plan that `options` ask for, with what `by` finds in place of its
 /// allocator's split. Candidates are measured on the mixture of the plan. A
@@ -32,21 +19,22 @@ pub struct SearchOn<'a> {
 /// a domain of the statistics.
 pub fn searched(
     model: &Model,
-    stats: &Stats,
+    grounds: Grounds<'_>,
     options: &PlanOptions,
     by: &SearchOptions,
-    on: SearchOn<'_>,
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<ValidPlan> {
-    let planner = planner(model, stats, options)?;
+    let planner = planner(model, grounds, options, cache, reporter)?;
     let plan = planner.plan()?;
     let Some(space) = planner.space(&plan)? else {
         reporter.hint("nothing to search: no expert has to go");
         return Ok(plan);
     };
     let started = Instant::now();
-    let text = search_text(model, plan.plan(), on, by.tokens)?;
+    let domains = plan.plan().stats.domains.iter();
+    let domains = domains.map(|domain| (domain.name.as_str(), domain.weight));
+    let text = search_text(model, domains.collect(), grounds, by.tokens)?;
     let found = find(&text, &space, by, options.seed, cache, reporter)?;
     let search = Searched {
         name: by.name.clone(),
@@ -76,27 +64,19 @@ pub fn searched(
 ///
 /// # Errors
 /// Those of planning.
-pub fn uneven(model: &Model, stats: &Stats, options: &PlanOptions) -> Result<Option<ValidPlan>> {
-    let planner = planner(model, stats, options)?;
+pub fn uneven(
+    model: &Model,
+    grounds: Grounds<'_>,
+    options: &PlanOptions,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) -> Result<Option<ValidPlan>> {
+    let planner = planner(model, grounds, options, cache, reporter)?;
     let plan = planner.plan()?;
     let space = planner.space(&plan)?;
     let keep = space.and_then(|space| space.uneven());
     keep.map(|keep| planner.with_experts(&plan, &keep, None))
         .transpose()
-}
-
-fn planner<'a>(
-    model: &'a Model,
-    stats: &'a Stats,
-    options: &'a PlanOptions,
-) -> Result<Planner<'a>> {
-    Planner::new(
-        stats,
-        model.checkpoint(),
-        model.family(),
-        model.topology(),
-        options,
-    )
 }
 
 /// Runs the search, or what an earlier run left of it.
@@ -117,49 +97,4 @@ fn find(
     }
     let mut objective = Objective::new(text, journal, Some(by.time), reporter);
     search::run(search, space, &mut objective, seed)
-}
-
-/// The text for the domains that `plan` was made for, by their weights there.
-fn search_text<'a>(
-    model: &'a Model,
-    plan: &Plan,
-    on: SearchOn<'_>,
-    tokens: usize,
-) -> Result<SearchText<'a>> {
-    let domains = plan.stats.domains.iter();
-    let weighing: Vec<_> = domains.filter(|domain| domain.weight > 0.0).collect();
-    let found = |name: &str| on.corpus.domains.iter().find(|domain| domain.name == name);
-    let mut corpus = Corpus::default();
-    for domain in &weighing {
-        let Some(text) = found(&domain.name) else {
-            let names = |names: Vec<&str>| names.join(", ");
-            return Err(Error::Option {
-                option: "--calibration",
-                expected: format!(
-                    "text of the domains of the statistics: {}",
-                    names(weighing.iter().map(|domain| domain.name.as_str()).collect())
-                ),
-                found: names(
-                    on.corpus
-                        .domains
-                        .iter()
-                        .map(|text| text.name.as_str())
-                        .collect(),
-                ),
-            });
-        };
-        let mut text = text.clone();
-        text.weight = domain.weight;
-        corpus.domains.push(text);
-    }
-    let pack = PackOptions {
-        tokens: tokens.min(on.pack.tokens),
-        ..on.pack.clone()
-    };
-    let sequences = texts::sequences(&corpus, model, &pack)?;
-    Ok(SearchText::new(
-        &model.forward,
-        sequences,
-        &model.companions,
-    ))
 }

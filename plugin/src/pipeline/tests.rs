@@ -93,6 +93,7 @@ fn job(model: &Path, place: &Path, reporter: Arc<Notes>) -> Job {
         calibration: calibration(),
         evaluation: None,
         uneven_weights: Some(UqffWeights::Float),
+        max_seq_len: None,
         device: Device::Cpu,
         cache: Cache::new(place.join("cache")),
         reporter,

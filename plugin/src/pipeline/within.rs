@@ -1,12 +1,11 @@
 //! The most that can go at a given loss.
 
 use router_stats::calibration::Corpus;
-use router_stats::stats::Stats;
 
-use super::{evaluate, EvaluationOptions, Model, Reporter};
+use super::{evaluate, planner, EvaluationOptions, Grounds, Model, Reporter};
 use crate::cache::Cache;
 use crate::format;
-use crate::plan::{PlanOptions, Planner, ValidPlan};
+use crate::plan::{PlanOptions, ValidPlan};
 use crate::Result;
 
 /// How much may be lost, and how that is measured.
@@ -29,19 +28,13 @@ pub struct LossLimit<'a> {
 /// Those of planning and evaluating.
 pub fn within_loss(
     model: &Model,
-    stats: &Stats,
+    grounds: Grounds<'_>,
     options: &PlanOptions,
     limit: LossLimit<'_>,
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<ValidPlan> {
-    let planner = Planner::new(
-        stats,
-        model.checkpoint(),
-        model.family(),
-        model.topology(),
-        options,
-    )?;
+    let planner = planner(model, grounds, options, cache, reporter)?;
     let (mut within, mut beyond) = (None, None);
     let plan = planner.fewest(&mut |plan| {
         let report = evaluate(
@@ -67,8 +60,8 @@ pub fn within_loss(
         *(if accepted { &mut within } else { &mut beyond }) = Some(said);
         Ok(accepted)
     })?;
-    if within.is_none() && options.drop_layers.is_some() {
-        reporter.hint("the dropped layers alone may exceed --max-loss; no expert goes");
+    if within.is_none() && options.drops().next().is_some() {
+        reporter.hint("what is dropped of the layers may exceed --max-loss alone; no expert goes");
     }
     let within = within.unwrap_or_else(|| "every expert".to_owned());
     let beyond = beyond.map_or_else(String::new, |it| {

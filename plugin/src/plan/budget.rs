@@ -7,6 +7,7 @@ use router_stats::family::Topology;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::layers::Unit;
 
 /// Slack for products such as 0.7·10, which f64 puts just below 7.
 const ROUNDING: f64 = 1e-9;
@@ -121,51 +122,52 @@ impl fmt::Display for ExpertBudget {
     }
 }
 
-/// How many layers go. Parses from `2` (a count) or `0.1` (a fraction), and
-/// displays as the flag that asks for it.
+/// How many layers, or sublayers of a kind, go. Parses from `2` (a count) or
+/// `0.1` (a fraction), and displays so.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LayerBudget {
-    /// So many layers.
+    /// So many.
     Count(usize),
-    /// The fraction f of the layers, rounded down: of L layers ⌊f·L⌋.
+    /// The fraction f of them, rounded down: of L layers ⌊f·L⌋.
     Fraction(f64),
 }
 
 impl LayerBudget {
-    const FLAG: &'static str = "--drop-layers";
-
     /// Fails for a fraction outside [0, 1).
     ///
     /// # Errors
     /// [`Error::Option`]
-    pub fn check(self) -> Result<()> {
+    pub fn check(self, unit: Unit) -> Result<()> {
         match self {
-            Self::Fraction(fraction) => check_fraction(Self::FLAG, fraction),
+            Self::Fraction(fraction) => check_fraction(unit.flag(), fraction),
             Self::Count(_) => Ok(()),
         }
     }
 
-    /// Layers of `layers` that go.
+    /// Those of `there` that go.
     ///
     /// # Errors
     /// [`Error::Option`], [`Error::TooFewLayers`] if none would be left, or
     /// [`Error::NoLayerRemoved`] if a fraction above 0 rounds down to nothing.
-    pub(super) fn of(self, layers: usize) -> Result<usize> {
-        self.check()?;
+    pub(super) fn of(self, unit: Unit, there: usize) -> Result<usize> {
+        self.check(unit)?;
         let count = match self {
-            Self::Fraction(fraction) => floor_of(fraction, layers),
+            Self::Fraction(fraction) => floor_of(fraction, there),
             Self::Count(count) => count,
         };
+        let budget = self;
         match self {
-            _ if count >= layers => Err(Error::TooFewLayers {
-                budget: self,
-                layers,
+            _ if count > 0 && count >= there => Err(Error::TooFewLayers {
+                unit,
+                budget,
+                there,
             }),
             Self::Fraction(fraction) if fraction > 0.0 && count == 0 => {
                 Err(Error::NoLayerRemoved {
-                    budget: self,
-                    layers,
+                    unit,
+                    budget,
+                    there,
                 })
             }
             _ => Ok(count),
@@ -176,31 +178,24 @@ impl LayerBudget {
 impl fmt::Display for LayerBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Count(count) => write!(f, "{} {count}", Self::FLAG),
-            Self::Fraction(fraction) => write!(f, "{} {fraction}", Self::FLAG),
+            Self::Count(count) => write!(f, "{count}"),
+            Self::Fraction(fraction) => write!(f, "{fraction}"),
         }
     }
 }
 
 impl FromStr for LayerBudget {
-    type Err = Error;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self> {
+    fn from_str(text: &str) -> Result<Self, String> {
         let text = text.trim();
-        let budget = match (text.parse(), text.parse()) {
-            (Ok(count), _) => Self::Count(count),
-            (_, Ok(fraction)) => Self::Fraction(fraction),
-            _ => {
-                return Err(Error::Option {
-                    option: Self::FLAG,
-                    expected: "a number of layers, or a fraction of at least 0 and below 1"
-                        .to_owned(),
-                    found: format!("`{text}`"),
-                })
-            }
+        let fraction = || text.parse().ok().filter(|it| (0.0..1.0).contains(it));
+        let budget = match text.parse() {
+            Ok(count) => Some(Self::Count(count)),
+            Err(_) => fraction().map(Self::Fraction),
         };
-        budget.check()?;
-        Ok(budget)
+        budget
+            .ok_or_else(|| "expected a number, or a fraction of at least 0 and below 1".to_owned())
     }
 }
 
@@ -242,7 +237,7 @@ mod tests {
                 "{fraction} of {experts}"
             );
         }
-        assert_eq!(LayerBudget::Fraction(0.1).of(48).unwrap(), 4);
+        assert_eq!(LayerBudget::Fraction(0.1).of(Unit::Layer, 48).unwrap(), 4);
     }
 
     #[test]
@@ -264,7 +259,7 @@ mod tests {
         for fraction in [1.0, -0.1, 1.5, f64::NAN, f64::INFINITY] {
             let error = ExpertBudget::Fraction(fraction).check().unwrap_err();
             assert!(error.is_usage());
-            assert!(LayerBudget::Fraction(fraction).check().is_err());
+            assert!(LayerBudget::Fraction(fraction).check(Unit::Moe).is_err());
         }
         assert_eq!(
             ExpertBudget::Fraction(1.5).check().unwrap_err().to_string(),
@@ -280,7 +275,7 @@ mod tests {
             ("0.25", LayerBudget::Fraction(0.25)),
         ] {
             assert_eq!(text.parse::<LayerBudget>().unwrap(), budget);
-            assert_eq!(budget.to_string(), format!("--drop-layers {text}"));
+            assert_eq!(budget.to_string(), text);
         }
         for text in ["", "two", "-1", "1.5", "NaN"] {
             assert!(text.parse::<LayerBudget>().is_err(), "{text}");

@@ -1,22 +1,25 @@
 //! Statistics, a mixture and a budget → what happens to every layer.
 
+use std::borrow::Cow;
+
 use router_stats::family::{Keep, Topology};
 use router_stats::stats::Stats;
 
 use super::constraints::Constraints;
 use super::coverage::{balance, coverage};
 use super::space::{Open, Space};
-use super::{ExpertBudget, LayerPlan, PlanOptions};
+use super::{drops, ExpertBudget, LayerPlan, PlanOptions};
 use crate::allocate::{self, Allocator};
 use crate::check::{expect_finite, expect_len};
 use crate::error::{Error, Result};
-use crate::layers;
+use crate::layers::{self, Evidence};
 use crate::saliency::{self, Criterion, Ranking};
 
 /// The part of a decision that does not depend on how many experts go.
 pub(super) struct Choice<'a> {
     stats: &'a Stats,
-    topology: &'a Topology,
+    /// With as many experts a token as stay.
+    topology: Cow<'a, Topology>,
     criterion: &'static dyn Criterion,
     allocator: &'static dyn Allocator,
     seed: u64,
@@ -26,63 +29,47 @@ pub(super) struct Choice<'a> {
     pub(super) constraints: Constraints,
     /// Protected experts of each layer.
     protected: Vec<Vec<usize>>,
-    /// One flag per layer, true for those that go.
-    dropped: Vec<bool>,
+    /// What goes from layers as a whole.
+    left: Keep,
     /// Block influence of each layer.
     influence: Vec<f64>,
 }
 
 impl<'a> Choice<'a> {
-    /// Finds what is protected and which layers go, under the mixture `weights`.
+    /// Finds what is protected and what goes from layers as a whole, under the
+    /// mixture `weights`.
     ///
     /// # Errors
     /// Those of [`plan`](super::plan) about names, layers and constraints.
     pub(super) fn new(
-        stats: &'a Stats,
+        mut evidence: Evidence<'a, '_>,
         topology: &'a Topology,
         options: &PlanOptions,
         weights: &[f64],
         expert_bytes: Vec<u64>,
     ) -> Result<Self> {
+        let stats = evidence.stats;
         let influence = stats.block_influence(weights)?;
         expect_len("block influences", influence.len(), topology.layers())?;
         let constraints = Constraints::new(options, stats, topology, weights)?;
         let protected = constraints.by_layer(topology.layers());
-        let mut dropped = vec![false; topology.layers()];
+        let influence: Vec<f64> = influence.into_iter().map(|[block, ..]| block).collect();
+        let (wanted, held) = drops::wanted(options, topology, &protected, &influence)?;
         let criterion = layers::layer_criterion(&options.layer_criterion)?;
-        if let Some(budget) = options.drop_layers {
-            let count = budget.of(topology.layers())?;
-            let mut pinned: Vec<bool> = protected
-                .iter()
-                .map(|experts| !experts.is_empty())
-                .collect();
-            // A model of experts keeps a layer of them.
-            let held = pinned.contains(&true);
-            if !held && count >= topology.moes().count() {
-                let moes = (0..topology.layers()).filter(|&layer| topology.moe(layer).is_some());
-                let most = moes.max_by(|&a, &b| influence[a][0].total_cmp(&influence[b][0]));
-                most.into_iter().for_each(|layer| pinned[layer] = true);
-            }
-            let chosen = criterion.choose(stats, weights, count, &pinned)?;
-            let chosen = chosen.ok_or_else(|| Error::ProtectedLayers {
-                budget,
-                held: indices(&pinned),
-            })?;
-            for layer in chosen {
-                dropped[layer] = true;
-            }
-        }
+        let gone = criterion.choose(&mut evidence, weights, &wanted)?;
+        let gone = gone.ok_or_else(|| drops::nothing_to_drop(options, &held))?;
+        let left = wanted.keep(&gone);
         Ok(Self {
             stats,
-            topology,
+            topology: left.routed(topology),
             criterion: saliency::criterion(&options.criterion)?,
             allocator: allocate::allocator(&options.allocator)?,
             seed: options.seed,
             expert_bytes,
             constraints,
             protected,
-            dropped,
-            influence: influence.into_iter().map(|[block, ..]| block).collect(),
+            left,
+            influence,
         })
     }
 
@@ -118,7 +105,8 @@ impl<'a> Choice<'a> {
                 let (kept, removed) = ranking.split(ranks);
                 LayerPlan {
                     layer,
-                    dropped: self.dropped[layer],
+                    dropped: !self.left.layers.contains(&layer),
+                    skipped: self.left.skip(layer),
                     block_influence: self.influence[layer],
                     kept,
                     removed,
@@ -165,7 +153,7 @@ impl<'a> Choice<'a> {
     /// Ranks that an even split keeps of each layer: `[L]`.
     fn even(&self, budget: Option<ExpertBudget>) -> Result<Vec<usize>> {
         let kept = match budget {
-            Some(budget) => budget.per_layer(self.topology)?,
+            Some(budget) => budget.per_layer(&self.topology)?,
             None => self.topology.experts(),
         };
         let ranks = kept.iter().enumerate();
@@ -185,11 +173,12 @@ impl<'a> Choice<'a> {
     ) -> Result<Vec<(usize, allocate::Layer)>> {
         let mut seen = Vec::new();
         for (layer, ranking) in rankings.iter().enumerate() {
-            let Some(moe) = self.topology.moe(layer).filter(|_| !self.dropped[layer]) else {
+            let stays = self.left.layers.contains(&layer);
+            let Some(moe) = self.left.moe(&self.topology, layer).filter(|_| stays) else {
                 continue;
             };
             if let Some(budget) = budget {
-                budget.leaves_floor(self.topology, layer, even[layer] * self.groups(layer))?;
+                budget.leaves_floor(&self.topology, layer, even[layer] * self.groups(layer))?;
             }
             let own = allocate::Layer {
                 ranks: (0..ranking.ranks())
@@ -262,16 +251,14 @@ impl<'a> Choice<'a> {
         Ok(scores)
     }
 
+    /// The structure of the model, with as many experts a token as stay.
+    pub(super) fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
     fn groups(&self, layer: usize) -> usize {
         self.topology
             .moe(layer)
             .map_or(1, |moe| moe.router.group_count())
     }
-}
-
-/// The indices that are true: `0, 3`.
-fn indices(flags: &[bool]) -> String {
-    let indices = flags.iter().enumerate().filter(|&(_, &flag)| flag);
-    let indices: Vec<String> = indices.map(|(index, _)| index.to_string()).collect();
-    indices.join(", ")
 }

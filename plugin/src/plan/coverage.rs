@@ -33,7 +33,7 @@ const DIGITS: f64 = 1e3;
 /// If `stats` lack the sums.
 pub(super) fn coverage(stats: &Stats, layers: &[LayerPlan]) -> Result<Vec<Option<f64>>> {
     let sums = stats.table(GATED_NORM)?;
-    let staying = || layers.iter().filter(|layer| !layer.dropped);
+    let staying = || layers.iter().filter(|layer| layer.keeps_mlp());
     let of_domain = |domain: usize| {
         let (mut kept, mut all) = (0.0, 0.0);
         for layer in staying() {

@@ -1,5 +1,6 @@
 //! How two plans for one model differ.
 
+use router_stats::family::Skip;
 use serde::Serialize;
 use serde_json::{json, Value};
 
@@ -15,7 +16,7 @@ pub struct Difference {
     pub layers: Vec<LayerDifference>,
 }
 
-/// What two plans keep, compared as sets of layers and experts.
+/// What two plans keep, compared as sets of layers, sublayers and experts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Relation {
@@ -29,13 +30,18 @@ pub enum Relation {
     Neither,
 }
 
-/// How two plans differ in one layer. A dropped layer keeps no experts.
+/// How two plans differ in one layer. A dropped layer keeps no experts, nor does
+/// one that loses its feed-forward part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LayerDifference {
     /// Index in the original model.
     pub layer: usize,
     /// Whether the layer goes, in each plan.
     pub dropped: [bool; 2],
+    /// Which sublayers go if it stays, in each plan.
+    pub skipped: [Skip; 2],
+    /// What becomes of the layer as a whole, in each plan, in a word or two.
+    pub fate: [Option<&'static str>; 2],
     /// Experts that stay, in each plan.
     pub kept: [usize; 2],
     /// Experts that only the first plan keeps, ascending.
@@ -47,8 +53,14 @@ pub struct LayerDifference {
 impl LayerDifference {
     /// Whether the plans do the same to the layer.
     pub fn is_same(&self) -> bool {
-        let [first, second] = self.dropped;
+        let [first, second] = [0, 1].map(|plan| (self.dropped[plan], self.skipped[plan]));
         first == second && self.only_first.is_empty() && self.only_second.is_empty()
+    }
+
+    /// Whether each sublayer stays in a plan: attention, feed-forward part.
+    fn sublayers(&self, plan: usize) -> [bool; 2] {
+        let skip = self.skipped[plan];
+        [skip.attention, skip.mlp].map(|skipped| !skipped && !self.dropped[plan])
     }
 }
 
@@ -99,12 +111,16 @@ pub fn diff(first: &Plan, second: &Plan, name: &str) -> Result<Difference> {
     }
     let pairs = first.layers.iter().zip(&second.layers);
     let layers: Vec<_> = pairs.map(|(first, second)| layer(first, second)).collect();
-    // Whether a plan keeps a layer or an expert that the other does not.
+    // Whether a plan keeps a sublayer or an expert that the other does not, or
+    // gives more of them to a token.
+    let top_k = [first, second].map(|plan| plan.method.asked.top_k.unwrap_or(usize::MAX));
     let more = |own: usize, other: usize| {
-        layers.iter().any(|layer| {
-            let only = [&layer.only_first, &layer.only_second][own];
-            !only.is_empty() || (layer.dropped[other] && !layer.dropped[own])
-        })
+        top_k[own] > top_k[other]
+            || layers.iter().any(|layer| {
+                let only = [&layer.only_first, &layer.only_second][own];
+                let mut parts = layer.sublayers(own).into_iter().zip(layer.sublayers(other));
+                !only.is_empty() || parts.any(|(own, other)| own && !other)
+            })
     };
     let relation = match (more(0, 1), more(1, 0)) {
         (false, false) => Relation::Same,
@@ -116,9 +132,9 @@ pub fn diff(first: &Plan, second: &Plan, name: &str) -> Result<Difference> {
 }
 
 fn layer(first: &LayerPlan, second: &LayerPlan) -> LayerDifference {
-    let [a, b] = [first, second].map(|layer| match layer.dropped {
-        true => &[],
-        false => layer.kept.as_slice(),
+    let [a, b] = [first, second].map(|layer| match layer.keeps_mlp() {
+        true => layer.kept.as_slice(),
+        false => &[],
     });
     let only = |own: &[usize], other: &[usize]| {
         let experts = own.iter().filter(|expert| !other.contains(expert));
@@ -127,6 +143,8 @@ fn layer(first: &LayerPlan, second: &LayerPlan) -> LayerDifference {
     LayerDifference {
         layer: first.layer,
         dropped: [first.dropped, second.dropped],
+        skipped: [first.skipped, second.skipped],
+        fate: [first.fate(), second.fate()],
         kept: [a.len(), b.len()],
         only_first: only(a, b),
         only_second: only(b, a),
@@ -174,6 +192,26 @@ mod tests {
             diff(&half(), &other, "b").unwrap().relation,
             Relation::Neither
         );
+    }
+
+    #[test]
+    fn sublayers_and_experts_a_token_are_compared() {
+        let mut other = half();
+        other.layers[0].skipped.attention = true;
+        let found = diff(&half(), &other, "b").unwrap();
+        assert_eq!(found.relation, Relation::SecondWithinFirst);
+        assert!(!found.layers[0].is_same());
+        assert_eq!(found.layers[0].kept, [3, 3]);
+        assert_eq!(found.layers[0].fate, [None, Some("no attention")]);
+        let mut first = half();
+        first.layers[0].skipped.mlp = true;
+        let found = diff(&first, &other, "b").unwrap();
+        assert_eq!(found.relation, Relation::Neither);
+        assert_eq!(found.layers[0].kept, [0, 3]);
+        let mut fewer = half();
+        fewer.method.asked.top_k = Some(1);
+        let found = diff(&fewer, &half(), "b").unwrap();
+        assert_eq!(found.relation, Relation::FirstWithinSecond);
     }
 
     #[test]

@@ -137,6 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_asked_for_is_not_written() {
+        let text = text();
+        assert!(
+            !text.contains("skipped") && !text.contains("top_k"),
+            "{text}"
+        );
+        let mut plan = fixture::half().plan().clone();
+        plan.layers[2].skipped.mlp = true;
+        let text = String::from_utf8(to_json(&plan).unwrap()).unwrap();
+        assert!(text.contains("\"skipped\": {\"mlp\": true}"), "{text}");
+        assert_eq!(serde_json::from_str::<Plan>(&text).unwrap(), plan);
+    }
+
+    #[test]
     fn a_search_is_recorded_and_left_out_where_there_was_none() {
         assert!(!text().contains("\"search\""));
         let mut plan = fixture::half().plan().clone();

@@ -13,25 +13,27 @@ use super::coverage::coverage;
 use super::size::expert_bytes;
 use super::validate::{validate, Target};
 use super::{
-    constraints, Asked, DomainShare, ExpertBudget, Method, Plan, PlanOptions, PlannedFrom,
-    PlannedModel, Searched, Size, Space, ValidPlan,
+    constraints, drops, Asked, DomainShare, ExpertBudget, Fit, Method, Plan, PlanOptions,
+    PlannedFrom, PlannedModel, Searched, Size, Space, ValidPlan,
 };
 use crate::check::expect_len;
 use crate::error::{Error, Result};
-use crate::{allocate, layers, saliency, search};
+use crate::layers::Evidence;
+use crate::surgery::UqffWeights;
+use crate::{allocate, saliency, search};
 
 /// Decides which experts and layers go, as [`Planner::plan`] does.
 ///
 /// # Errors
 /// Those of [`Planner::new`] and [`Planner::plan`].
-pub fn plan(
-    stats: &Stats,
-    checkpoint: &Checkpoint,
-    family: &dyn Family,
-    topology: &Topology,
-    options: &PlanOptions,
+pub fn plan<'a, 'c>(
+    evidence: impl Into<Evidence<'a, 'c>>,
+    checkpoint: &'a Checkpoint,
+    family: &'a dyn Family,
+    topology: &'a Topology,
+    options: &'a PlanOptions,
 ) -> Result<ValidPlan> {
-    Planner::new(stats, checkpoint, family, topology, options)?.plan()
+    Planner::new(evidence, checkpoint, family, topology, options)?.plan()
 }
 
 /// Makes plans for one model from one set of statistics.
@@ -46,21 +48,24 @@ pub struct Planner<'a> {
 }
 
 impl<'a> Planner<'a> {
-    /// Decides what does not depend on how many experts go: which layers do,
-    /// and what is protected.
+    /// Decides what does not depend on how many experts go: which layers and
+    /// sublayers do, and what is protected. `evidence` is statistics alone, or
+    /// with them a measure of what is left, for criteria that measure.
     ///
     /// # Errors
     /// Usage errors for names that no registry or domain has, and for layers
     /// that the model cannot lose; [`Error::OtherModel`] if `stats` were not
     /// made with this checkpoint; [`Error::NonFiniteScore`] if they are
     /// damaged.
-    pub fn new(
-        stats: &'a Stats,
+    pub fn new<'c>(
+        evidence: impl Into<Evidence<'a, 'c>>,
         checkpoint: &'a Checkpoint,
         family: &'a dyn Family,
         topology: &'a Topology,
         options: &'a PlanOptions,
     ) -> Result<Self> {
+        let evidence = evidence.into();
+        let stats = evidence.stats;
         let target = Target::new(checkpoint, family, topology)?;
         let made = &stats.provenance;
         target.expect_fingerprint(&made.fingerprint, &made.model, "the statistics were")?;
@@ -70,7 +75,7 @@ impl<'a> Planner<'a> {
             stats,
             target,
             options,
-            choice: Choice::new(stats, topology, options, &weights, experts)?,
+            choice: Choice::new(evidence, topology, options, &weights, experts)?,
             weights,
             before: Size::of(checkpoint, family, topology, &Keep::all(topology))?,
         })
@@ -193,16 +198,38 @@ impl<'a> Planner<'a> {
                 asked: Asked {
                     experts: budget,
                     target: options.target,
+                    fit: None,
                     max_loss: options.max_loss,
                     layers: options.drop_layers,
+                    attention: options.drop_attention,
+                    moe: options.drop_moe,
+                    top_k: options.top_k,
                 },
                 constraints: self.choice.constraints.clone(),
             },
             before: self.before.clone(),
             // Validation computes what is left.
             after: self.before.clone(),
+            weights: None,
             layers,
         };
+        validate(plan, "the plan", &self.target)
+    }
+
+    /// `plan`, which this made, with its weights stored as `weights`, for the
+    /// memory that was asked for.
+    ///
+    /// # Errors
+    /// Those of reading the checkpoint's tensor list.
+    pub fn stored(
+        &self,
+        plan: &ValidPlan,
+        weights: Option<UqffWeights>,
+        fit: Fit,
+    ) -> Result<ValidPlan> {
+        let mut plan = plan.plan().clone();
+        plan.weights = weights;
+        plan.method.asked.fit = Some(fit);
         validate(plan, "the plan", &self.target)
     }
 }
@@ -215,19 +242,44 @@ impl<'a> Planner<'a> {
 pub fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     saliency::criterion(&options.criterion)?;
     allocate::allocator(&options.allocator)?;
-    layers::layer_criterion(&options.layer_criterion)?;
     check_search(options)?;
     constraints::check(options, topology)?;
-    if let Some(budget) = options.drop_layers {
-        budget.of(topology.layers())?;
-    }
+    drops::check(options, topology)?;
+    check_top_k(options, topology)?;
     let Some(budget) = options.experts else {
         return Ok(());
     };
     let kept = budget.per_layer(topology)?;
     // Layers that are dropped meet no floor, but which they are is not known
     // yet; every layer of the families at hand has the same floor.
-    (0..topology.layers()).try_for_each(|layer| budget.leaves_floor(topology, layer, kept[layer]))
+    let keep = Keep {
+        top_k: options.top_k,
+        ..Keep::all(topology)
+    };
+    let routed = keep.routed(topology);
+    (0..topology.layers()).try_for_each(|layer| budget.leaves_floor(&routed, layer, kept[layer]))
+}
+
+/// Fails if tokens of a model of this structure cannot take as many experts as
+/// `options` ask for.
+///
+/// # Errors
+/// [`Error::Option`]
+fn check_top_k(options: &PlanOptions, topology: &Topology) -> Result<()> {
+    let keep = Keep {
+        top_k: options.top_k,
+        ..Keep::all(topology)
+    };
+    keep.check(topology).map_err(|error| match error {
+        router_stats::Error::Structure {
+            expected, found, ..
+        } => Error::Option {
+            option: "--top-k",
+            expected,
+            found,
+        },
+        other => other.into(),
+    })
 }
 
 /// Fails for a search that no search is, or that has no budget to spend.
@@ -251,7 +303,10 @@ fn check_search(options: &PlanOptions) -> Result<()> {
 }
 
 /// One weight per domain of the statistics, with those of `options` in place.
-fn weights(stats: &Stats, options: &PlanOptions) -> Result<Vec<f64>> {
+///
+/// # Errors
+/// [`Error::Unknown`], [`Error::Option`] and [`Error::NoTokens`].
+pub(crate) fn weights(stats: &Stats, options: &PlanOptions) -> Result<Vec<f64>> {
     let domains = &stats.provenance.domains;
     let mut weights = stats.weights();
     expect_len("domain weights", weights.len(), domains.len())?;

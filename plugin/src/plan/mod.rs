@@ -12,11 +12,13 @@ mod choose;
 mod constraints;
 mod coverage;
 mod diff;
+mod drops;
 mod file;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod json;
 mod make;
+mod memory_budget;
 mod options;
 mod searched;
 mod size;
@@ -27,13 +29,20 @@ mod target;
 mod tests;
 mod validate;
 
+use router_stats::family::Skip;
 use serde::{Deserialize, Serialize};
+
+use crate::layers::Unit;
+use crate::surgery::UqffWeights;
 
 pub use budget::{ExpertBudget, LayerBudget};
 pub use constraints::{Constraints, ExpertId};
 pub use diff::{diff, Difference, LayerDifference, Relation};
+pub use drops::measurements;
 pub use file::{read, write};
+pub(crate) use make::weights;
 pub use make::{check, check_target, plan, Planner};
+pub use memory_budget::{Fit, MemoryBudget, SEQUENCES};
 pub use options::{PlanOptions, SearchOptions};
 pub use searched::{Fitness, Searched};
 pub use size::Size;
@@ -42,8 +51,9 @@ pub use target::SizeTarget;
 pub use validate::ValidPlan;
 
 /// Version of the plan format that this build writes. It also reads version 2,
-/// which has no [`Method::search`], and version 1, which has neither
-/// [`Method::constraints`] nor [`DomainShare::coverage`].
+/// which has neither [`Method::search`] nor [`LayerPlan::skipped`] and what asks for
+/// it, and version 1, which lacks [`Method::constraints`] and
+/// [`DomainShare::coverage`] too.
 pub const VERSION: u32 = 3;
 
 /// A decision about one model, with its reasons.
@@ -64,6 +74,10 @@ pub struct Plan {
     pub before: Size,
     /// The model as it will be.
     pub after: Size,
+    /// The type that its weights are to be served in; `None` leaves them as they
+    /// are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weights: Option<UqffWeights>,
     /// Every layer of the original model, in order. These lists are the
     /// decision; the sizes follow from them.
     pub layers: Vec<LayerPlan>,
@@ -156,7 +170,7 @@ impl Method {
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Asked {
     /// Of the experts; `None` keeps all.
@@ -164,11 +178,23 @@ pub struct Asked {
     /// The size that [`experts`](Self::experts) was found for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<SizeTarget>,
+    /// The memory that everything was found for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fit: Option<Fit>,
     /// The change of perplexity that [`experts`](Self::experts) was found for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_loss: Option<f64>,
     /// Of the layers; `None` keeps all.
     pub layers: Option<LayerBudget>,
+    /// Of the attention sublayers of layers that stay; `None` keeps all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attention: Option<LayerBudget>,
+    /// Of the MoE sublayers of layers that stay; `None` keeps all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moe: Option<LayerBudget>,
+    /// Experts that each token takes; `None` takes as many as the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
 }
 
 impl Asked {
@@ -180,8 +206,20 @@ impl Asked {
         let experts = target
             .or(loss)
             .or_else(|| self.experts.map(|budget| budget.to_string()));
-        let layers = self.layers.map(|budget| budget.to_string());
-        experts.into_iter().chain(layers).collect()
+        if let Some(fit) = self.fit {
+            return vec![fit.to_string()];
+        }
+        let drops = self.drops();
+        let drops = drops.map(|(unit, budget)| format!("{} {budget}", unit.flag()));
+        let top_k = self.top_k.map(|top_k| format!("--top-k {top_k}"));
+        experts.into_iter().chain(drops).chain(top_k).collect()
+    }
+
+    /// What goes from layers as a whole, and how much.
+    pub fn drops(&self) -> impl Iterator<Item = (Unit, LayerBudget)> {
+        let asked = [self.layers, self.attention, self.moe];
+        let drops = Unit::ALL.into_iter().zip(asked);
+        drops.filter_map(|(unit, budget)| Some((unit, budget?)))
     }
 }
 
@@ -197,6 +235,10 @@ pub struct LayerPlan {
     pub layer: usize,
     /// Whether the whole layer goes.
     pub dropped: bool,
+    /// Which sublayers go if it stays. One that loses its experts lists the
+    /// split that it would have with them.
+    #[serde(default, skip_serializing_if = "Skip::is_none")]
+    pub skipped: Skip,
     /// 1 − mean cosine of the residual stream before and after the layer.
     pub block_influence: f64,
     /// Experts that stay.
@@ -205,4 +247,25 @@ pub struct LayerPlan {
     pub removed: Vec<usize>,
     /// Saliency of every expert, by original index.
     pub scores: Vec<f64>,
+}
+
+impl LayerPlan {
+    /// Whether its feed-forward part stays.
+    pub fn keeps_mlp(&self) -> bool {
+        !self.dropped && !self.skipped.mlp
+    }
+
+    /// What becomes of the layer as a whole, in a word or two: `dropped`,
+    /// `no attention`, `no experts`; `None` if nothing does.
+    pub fn fate(&self) -> Option<&'static str> {
+        match self.skipped {
+            _ if self.dropped => Some("dropped"),
+            Skip {
+                attention: true, ..
+            } => Some("no attention"),
+            Skip { mlp: true, .. } if self.scores.is_empty() => Some("no MLP"),
+            Skip { mlp: true, .. } => Some("no experts"),
+            Skip { .. } => None,
+        }
+    }
 }

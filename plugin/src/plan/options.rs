@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ExpertBudget, ExpertId, LayerBudget, Plan, SizeTarget};
-use crate::{allocate, layers, saliency};
+use super::{ExpertBudget, ExpertId, LayerBudget, MemoryBudget, Plan, SizeTarget};
+use crate::layers::{self, Unit};
+use crate::{allocate, saliency};
 
 /// What is asked of a plan. The default keeps everything.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,14 +20,25 @@ pub struct PlanOptions {
     pub experts: Option<ExpertBudget>,
     /// What the result may weigh; it stands in for [`experts`](Self::experts).
     pub target: Option<SizeTarget>,
+    /// What the served result may take in memory; it takes text to find
+    /// [`experts`](Self::experts), layers and types of weights for it:
+    /// [`solved`](crate::pipeline::solved).
+    pub fit: Option<MemoryBudget>,
     /// What the result may lose, as a fraction of perplexity; it takes held-out
     /// text to find [`experts`](Self::experts) for it:
     /// [`within_loss`](crate::pipeline::within_loss).
     pub max_loss: Option<f64>,
     /// How many layers go; `None` keeps all.
     pub drop_layers: Option<LayerBudget>,
-    /// Which layers go: a name of [`layers::LAYER_CRITERIA`].
+    /// How many attention sublayers go; `None` keeps all.
+    pub drop_attention: Option<LayerBudget>,
+    /// How many MoE sublayers go; `None` keeps all.
+    pub drop_moe: Option<LayerBudget>,
+    /// Which layers and sublayers go: a name of [`layers::LAYER_CRITERIA`].
     pub layer_criterion: String,
+    /// Experts that each token takes, fewer than the model's; `None` takes as
+    /// many.
+    pub top_k: Option<usize>,
     /// Seed of criteria that draw at random.
     pub seed: u64,
     /// Weights by domain name, in place of those the statistics were made
@@ -58,8 +70,13 @@ impl PlanOptions {
             search: None,
             experts: method.asked.experts,
             target: method.asked.target,
+            // What is served with it goes on taking as much.
+            fit: None,
             max_loss: method.asked.max_loss,
             drop_layers: method.asked.layers,
+            drop_attention: method.asked.attention,
+            drop_moe: method.asked.moe,
+            top_k: method.asked.top_k,
             layer_criterion: method.layer_criterion.clone(),
             seed: method.seed,
             domain_weights: Some(domains.map(|it| (it.name.clone(), it.weight)).collect()),
@@ -90,8 +107,12 @@ impl Default for PlanOptions {
             search: None,
             experts: None,
             target: None,
+            fit: None,
             max_loss: None,
             drop_layers: None,
+            drop_attention: None,
+            drop_moe: None,
+            top_k: None,
             layer_criterion: layers::LAYER_CRITERIA[0].name().to_owned(),
             seed: 0,
             domain_weights: None,
@@ -100,6 +121,15 @@ impl Default for PlanOptions {
             balance_domains: false,
             nested_with: Vec::new(),
         }
+    }
+}
+
+impl PlanOptions {
+    /// What goes from layers as a whole, and how much.
+    pub fn drops(&self) -> impl Iterator<Item = (Unit, LayerBudget)> {
+        let asked = [self.drop_layers, self.drop_attention, self.drop_moe];
+        let drops = Unit::ALL.into_iter().zip(asked);
+        drops.filter_map(|(unit, budget)| Some((unit, budget?)))
     }
 }
 

@@ -178,6 +178,7 @@ impl Space {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use router_stats::family::Skip;
 
     use super::*;
 
@@ -205,6 +206,8 @@ mod tests {
         let fixed = Keep {
             layers: (0..4).collect(),
             experts: vec![Vec::new(); 4],
+            skipped: vec![Skip::default(); 4],
+            top_k: None,
         };
         Space::new((0..3).map(open).collect(), fixed)
     }

@@ -1,6 +1,7 @@
 //! From statistics to a valid plan.
 
 mod constraints;
+mod drops;
 mod nested;
 mod target;
 

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use router_stats::checkpoint::Checkpoint;
-use router_stats::family::{Family, Keep, Topology};
+use router_stats::family::{Family, Keep, Skip, Topology};
+use router_stats::forward::Rounding;
 
 use super::{LayerPlan, Plan, Size};
 use crate::error::{Error, Result};
+use crate::surgery::UqffWeights;
 
 /// A plan that fits the checkpoint it was checked against.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,13 +61,20 @@ impl ValidPlan {
         &self.plan
     }
 
+    /// What storing the weights as the plan says does to them in a native
+    /// forward pass.
+    pub fn rounding(&self, family: &dyn Family, topology: &Topology) -> Option<Rounding> {
+        let weights = self.plan.weights?;
+        weights.rounding(family, topology, &self.keep)
+    }
+
     /// Fails if kept MoE layers keep different numbers of experts, for layouts
     /// whose configuration states one number.
     ///
     /// # Errors
     /// [`Error::UnevenExperts`]
     pub fn expect_even(&self) -> Result<()> {
-        let kept = self.plan.layers.iter().filter(|layer| !layer.dropped);
+        let kept = self.plan.layers.iter().filter(|layer| layer.keeps_mlp());
         let mut counts = kept
             .map(|layer| (layer.layer, layer.kept.len()))
             .filter(|&(_, count)| count > 0);
@@ -162,10 +171,19 @@ pub(super) fn validate(mut plan: Plan, label: &str, target: &Target<'_>) -> Resu
     for (index, (layer, experts)) in plan.layers.iter().zip(topology.experts()).enumerate() {
         contradiction.in_layer(index, layer, experts)?;
     }
+    // Of what goes as a whole, nothing is said of parts.
+    for layer in &mut plan.layers {
+        layer.dropped |= layer.skipped.both();
+        if layer.dropped {
+            layer.skipped = Skip::default();
+        }
+    }
     let staying = plan.layers.iter().filter(|layer| !layer.dropped);
     let keep = Keep {
         layers: staying.map(|layer| layer.layer).collect(),
         experts: plan.layers.iter().map(|layer| layer.kept.clone()).collect(),
+        skipped: plan.layers.iter().map(|layer| layer.skipped).collect(),
+        top_k: plan.method.asked.top_k,
     };
     keep.check(topology).map_err(|error| match error {
         router_stats::Error::Structure {
@@ -176,7 +194,8 @@ pub(super) fn validate(mut plan: Plan, label: &str, target: &Target<'_>) -> Resu
         other => other.into(),
     })?;
     plan.before = Size::of(checkpoint, family, topology, &Keep::all(topology))?;
-    plan.after = Size::of(checkpoint, family, topology, &keep)?;
+    let quantization = plan.weights.and_then(UqffWeights::quantization);
+    plan.after = Size::quantized(checkpoint, family, topology, &keep, quantization)?;
     Ok(ValidPlan { plan, keep })
 }
 
@@ -372,6 +391,46 @@ mod tests {
         });
         dropped.unwrap().expect_even().unwrap();
         fixture::half().expect_even().unwrap();
+    }
+
+    #[test]
+    fn sublayers_that_go_leave_a_model() {
+        let skip = |attention, mlp| Skip { attention, mlp };
+        let valid = check(|plan| {
+            plan.layers[0].skipped = skip(true, false);
+            plan.layers[2].skipped = skip(false, true);
+            plan.layers[3].skipped = skip(true, true);
+        })
+        .unwrap();
+        assert_eq!(valid.keep().layers, [0, 1, 2]);
+        assert_eq!(valid.plan().after.experts_per_layer, [3, 0, 0]);
+        let layers = &valid.plan().layers;
+        assert!(layers[3].dropped && layers[3].skipped.is_none());
+        assert_eq!(layers[0].fate(), Some("no attention"));
+        assert_eq!(layers[2].fate(), Some("no experts"));
+        assert_eq!(layers[3].fate(), Some("dropped"));
+        assert_eq!(layers[1].fate(), None);
+        let text = message(|plan| {
+            for layer in [0, 2, 3] {
+                plan.layers[layer].skipped = skip(false, true);
+            }
+        });
+        assert!(
+            text.contains("this plan: kept MoE sublayers: expected at least one"),
+            "{text}"
+        );
+        let text = message(|plan| {
+            for layer in &mut plan.layers {
+                layer.skipped = skip(true, false);
+            }
+        });
+        assert!(text.contains("kept attention sublayers: expected at least one"));
+        let text = message(|plan| plan.method.asked.top_k = Some(2));
+        assert!(text.contains("experts per token: expected"), "{text}");
+        let one = check(|plan| plan.method.asked.top_k = Some(1)).unwrap();
+        let half = fixture::half();
+        assert!(one.plan().after.active_parameters < half.plan().after.active_parameters);
+        assert_eq!(one.plan().after.parameters, half.plan().after.parameters);
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn decide(source: &Source<Plan>, stats: Option<&Source<Stats>>, model: &[String]
             words.extend(flag("--search-tokens", search.tokens));
         }
     }
-    if asked.layers.is_some() {
+    if asked.drops().next().is_some() {
         words.extend(flag("--layer-criterion", &method.layer_criterion));
     }
     let constraints = &method.constraints;

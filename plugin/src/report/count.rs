@@ -8,7 +8,7 @@ use router_stats::progress::{Progress, Update};
 use crate::Result;
 
 /// Share of tokens that each expert gets, on one text: `[L][E]`. Layers
-/// without experts have none, nor have layers that went.
+/// without experts have none, nor have layers that went or lost them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counted {
     /// Tokens of the text.
@@ -60,10 +60,12 @@ fn shares(
     let mut shares = vec![Vec::new(); model.topology().layers()];
     let mut done = 0;
     for (index, &layer) in keep.layers.iter().enumerate() {
-        let block = model.block(layer)?;
+        let block = model.block_of(keep, layer)?;
         let mask = keep.mask(model.topology(), layer);
         let mask = mask.contains(&false).then_some(mask.as_slice());
-        let experts = model.topology().moe(layer).map_or(0, |moe| moe.experts);
+        let experts = keep
+            .moe(model.topology(), layer)
+            .map_or(0, |moe| moe.experts);
         let mut counts = vec![0_u64; experts];
         for (batch, hidden) in &mut batches {
             *hidden = block.forward(hidden, batch, mask, &mut |event| {

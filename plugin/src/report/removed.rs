@@ -29,6 +29,13 @@ pub(super) fn title(inputs: &Inputs, model: &str) -> String {
     if after.layers < before.layers {
         kept.push(format!("{} of {} layers", after.layers, before.layers));
     }
+    for (what, gone) in sublayers(plan) {
+        kept.push(format!(
+            "{} of {} {what} sublayers",
+            after.layers - gone,
+            after.layers
+        ));
+    }
     format!("{model} with {}", kept.join(" and "))
 }
 
@@ -44,7 +51,7 @@ pub(super) fn summary(inputs: &Inputs) -> Option<String> {
             method.allocation()
         ));
     }
-    if method.asked.layers.is_some() {
+    if method.asked.drops().next().is_some() {
         text.push_str(&format!(
             " Layers are chosen by {}.",
             method.layer_criterion
@@ -90,6 +97,16 @@ pub(super) fn section(inputs: &Inputs) -> Result<Option<Section>> {
     Ok(of(title, Vec::new(), parts))
 }
 
+/// Sublayers that go of layers that stay, of the kinds of which some do.
+fn sublayers(plan: &Plan) -> impl Iterator<Item = (&'static str, usize)> + '_ {
+    let of = |goes: fn(&LayerPlan) -> bool| plan.layers.iter().filter(|it| goes(it)).count();
+    let kinds = [
+        ("attention", of(|layer| layer.skipped.attention)),
+        ("expert or MLP", of(|layer| layer.skipped.mlp)),
+    ];
+    kinds.into_iter().filter(|&(_, gone)| gone > 0)
+}
+
 /// `−38.2%`.
 fn change(before: u64, after: u64) -> String {
     let change = (after as f64 / before.max(1) as f64 - 1.0) * 100.0;
@@ -125,6 +142,14 @@ fn sizes(plan: &Plan) -> Table {
             String::new(),
         ])
         .row(row("layers", format::count, layers));
+    for (what, gone) in sublayers(plan) {
+        table.row([
+            format!("{what} sublayers"),
+            format::count(before.layers as u64),
+            format::count((after.layers - gone) as u64),
+            change(before.layers as u64, (after.layers - gone) as u64),
+        ]);
+    }
     table
 }
 
@@ -162,7 +187,7 @@ fn decided(plan: &Plan) -> Vec<HeatmapLayer> {
         .filter(|layer| !layer.scores.is_empty())
         .map(|layer| HeatmapLayer {
             layer: layer.layer,
-            dropped: layer.dropped,
+            dropped: !layer.keeps_mlp(),
             scores: layer.scores.clone(),
             fates: (0..layer.scores.len())
                 .map(|expert| fate(layer, expert))
@@ -203,6 +228,7 @@ fn influence(inputs: &Inputs) -> Result<Option<Influence>> {
             let layers = plan.layers.iter().map(|layer| InfluenceLayer {
                 layer: layer.layer,
                 dropped: layer.dropped,
+                skipped: [layer.skipped.attention, layer.skipped.mlp],
                 block: layer.block_influence,
                 parts: parts(layer.layer),
             });
@@ -213,6 +239,7 @@ fn influence(inputs: &Inputs) -> Result<Option<Influence>> {
             let layers = layers.map(|(layer, [block, attention, mlp])| InfluenceLayer {
                 layer,
                 dropped: false,
+                skipped: [false; 2],
                 block,
                 parts: Some([attention, mlp]),
             });

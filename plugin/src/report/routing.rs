@@ -51,7 +51,7 @@ fn load(inputs: &Inputs) -> Result<Option<Load>> {
         .filter(|(_, before)| !before.is_empty())
         .map(|(layer, before)| {
             let planned = inputs.plan().and_then(|plan| plan.layers.get(layer));
-            let dropped = planned.is_some_and(|planned| planned.dropped);
+            let dropped = planned.is_some_and(|planned| !planned.keeps_mlp());
             let kept = planned.map_or_else(Vec::new, |planned| {
                 (0..before.len())
                     .map(|expert| planned.kept.contains(&expert))

@@ -39,6 +39,8 @@ pub(super) struct Echo {
     tokenizer: Arc<Tokenizer>,
     turns: Turns,
     scores: bool,
+    /// Tokens of the longest prompt.
+    most: usize,
 }
 
 /// Why there is no echo.
@@ -69,6 +71,7 @@ impl Echo {
             tokenizer: Arc::new(engine.tokenizer()?),
             turns,
             scores: engine.scores(),
+            most: engine.longest_scored(),
         })
     }
 
@@ -83,6 +86,9 @@ impl Echo {
             .iter()
             .map(|prompt| Tokenised::new(prompt, &self.tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
+        if let Some(long) = prompts.iter().find(|prompt| prompt.ids.len() > self.most) {
+            return Err(Refusal::too_long(long.ids.len(), self.most).into());
+        }
         let mut turn = self.turns.alone().await;
         let mut choices = Vec::with_capacity(prompts.len());
         let mut total = 0;
@@ -187,6 +193,16 @@ pub(super) async fn answer(State(echo): State<Echo>, request: Request, next: Nex
 }
 
 impl Refusal {
+    fn too_long(found: usize, most: usize) -> Self {
+        Self {
+            message: format!(
+                "the log-probabilities of {found} tokens do not fit the memory that the server \
+                 was given with --fit; it has room for those of {most}"
+            ),
+            param: Some("prompt".to_owned()),
+        }
+    }
+
     fn no_scores() -> Self {
         Self {
             message: "`echo` with `logprobs` needs every token of a prompt computed anew; start \

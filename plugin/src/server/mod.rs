@@ -71,13 +71,12 @@ impl Server {
         variants: &VariantOptions,
         options: ServerOptions,
     ) -> Result<Self> {
-        let variants = Variants::load(job, engine, variants).await?;
+        let variants = Variants::load(job, engine, variants, &options).await?;
         let metrics = Arc::new(Metrics::new());
-        let id = variants.outcomes().into_iter().next().map(|(id, _)| id);
-        let routes = page::routes()
-            .merge(status::routes(&metrics, &id.unwrap_or_default()))
+        let routes = variants::routes(&variants)
+            .merge(status::routes(&metrics, &variants))
             .merge(docs::routes())
-            .fallback_service(variants.clone().router());
+            .merge(page::routes());
         Ok(Self {
             router: layers(routes, &metrics, options),
             variants,

@@ -9,16 +9,17 @@ use axum::{Json, Router};
 use serde_json::{json, Value};
 
 use super::metrics::{Metrics, KIND};
+use super::variants::Variants;
 
-/// `/health`, `/v1/status` and `/metrics` of a server of the model `id`.
-pub(super) fn routes(metrics: &Arc<Metrics>, id: &str) -> Router {
+/// `/health`, `/v1/status` and `/metrics` of a server of these variants.
+pub(super) fn routes(metrics: &Arc<Metrics>, variants: &Arc<Variants>) -> Router {
     let (for_status, for_metrics) = (metrics.clone(), metrics.clone());
-    let id = id.to_owned();
+    let variants = variants.clone();
     Router::new()
         .route("/health", get(|| async { "OK" }))
         .route(
             "/v1/status",
-            get(move || std::future::ready(Json(status(&for_status, &id)))),
+            get(move || std::future::ready(Json(status(&for_status, &variants)))),
         )
         .route(
             "/metrics",
@@ -29,11 +30,13 @@ pub(super) fn routes(metrics: &Arc<Metrics>, id: &str) -> Router {
         )
 }
 
-fn status(metrics: &Metrics, id: &str) -> Value {
+fn status(metrics: &Metrics, variants: &Variants) -> Value {
     let (prompt, completion) = metrics.tokens();
     json!({
         "object": "status",
-        "model": id,
+        "model": variants.default_id(),
+        "variants": variants.len(),
+        "traffic": variants.traffic(),
         "version": env!("CARGO_PKG_VERSION"),
         "uptime_s": metrics.uptime(),
         "requests": metrics.requests(),

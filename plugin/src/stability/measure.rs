@@ -38,9 +38,9 @@ pub struct Stability {
 pub struct LayerStability {
     /// Index in the model.
     pub layer: usize,
-    /// Experts that stay by all parts; 0 if the layer goes.
+    /// Experts that stay by all parts; 0 if the layer goes or loses them all.
     pub kept: usize,
-    /// Share of draws in which the layer goes.
+    /// Share of draws in which the layer goes or loses its experts.
     pub dropped: f64,
     /// Mean Jaccard index of the layer alone; of two empty sets it is 1.
     pub jaccard: f64,
@@ -123,10 +123,10 @@ pub fn jaccard(left: &[LayerPlan], right: &[LayerPlan]) -> f64 {
 
 /// The experts that stay, ascending.
 fn kept(layer: &LayerPlan) -> &[usize] {
-    if layer.dropped {
-        &[]
-    } else {
+    if layer.keeps_mlp() {
         &layer.kept
+    } else {
+        &[]
     }
 }
 
@@ -139,7 +139,7 @@ fn of_layer(all: &LayerPlan, draws: &[&LayerPlan]) -> LayerStability {
     let strongest = experts.iter().filter(|it| !it.kept).max_by(by_score);
     let at_the_cut = |it: &ExpertStability| {
         let is = |edge: Option<&ExpertStability>| edge.is_some_and(|e| e.expert == it.expert);
-        !all.dropped && is(weakest).max(is(strongest))
+        all.keeps_mlp() && is(weakest).max(is(strongest))
     };
     let mut around: Vec<ExpertStability> = experts
         .iter()
@@ -155,7 +155,7 @@ fn of_layer(all: &LayerPlan, draws: &[&LayerPlan]) -> LayerStability {
     LayerStability {
         layer: all.layer,
         kept: kept(all).len(),
-        dropped: share(draws, |draw| draw.dropped),
+        dropped: share(draws, |draw| !draw.keeps_mlp()),
         jaccard: mean(&indices),
         undecided: experts.iter().filter(|it| it.is_undecided()).count(),
         around,

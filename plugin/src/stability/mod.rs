@@ -22,6 +22,7 @@ pub use measure::{jaccard, ExpertStability, LayerStability, Stability};
 pub use rounds::{Rounds, CHUNKS};
 pub use units::add_round;
 
+use crate::layers::layer_criterion;
 use crate::plan::{LayerPlan, PlanOptions};
 use crate::{Error, Result};
 
@@ -38,6 +39,13 @@ pub const UNREAD: [&str; 2] = [expert::OUTPUT, routing::PAIRS];
 /// # Errors
 /// [`Error::Option`]
 pub fn check(options: &PlanOptions) -> Result<()> {
+    if options.drops().next().is_some() && layer_criterion(&options.layer_criterion)?.measures() {
+        return Err(Error::Option {
+            option: "--layer-criterion",
+            expected: "one that statistics decide".to_owned(),
+            found: options.layer_criterion.clone(),
+        });
+    }
     let undecided = |option, found| {
         Err(Error::Option {
             option,

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use router_stats::family::Skip;
 use router_stats::stats::{DomainProvenance, Merge, Provenance, Table};
 
 use super::*;
@@ -62,6 +63,7 @@ fn half(stats: &Stats) -> Result<Vec<LayerPlan>> {
     Ok(vec![LayerPlan {
         layer: 0,
         dropped: false,
+        skipped: Skip::default(),
         block_influence: 0.5,
         kept,
         removed,
@@ -210,6 +212,7 @@ fn a_layer_that_goes_keeps_nothing() {
     let layer = |layer, dropped, kept: &[usize]| LayerPlan {
         layer,
         dropped,
+        skipped: Skip::default(),
         block_influence: 0.5,
         kept: kept.to_vec(),
         removed: (0..4).filter(|expert| !kept.contains(expert)).collect(),

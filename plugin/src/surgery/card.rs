@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use prune_eval::Report;
+use router_stats::family::Skip;
 
 use self::loss::Loss;
 use super::{Layout, UqffWeights, PLAN_FILE};
 use crate::format::count;
-use crate::plan::{Plan, Size};
+use crate::plan::{LayerPlan, Plan, Size};
 
 /// What a model card says beyond the plan.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -56,12 +57,12 @@ fn summary(plan: &Plan, source: &str, layout: Layout, prediction_layers: usize) 
         .filter(|layer| layer.dropped)
         .map(|layer| layer.layer)
         .collect();
-    let left = || plan.layers.iter().filter(|layer| !layer.dropped);
+    let left = || plan.layers.iter().filter(|layer| layer.keeps_mlp());
     let experts: usize = left().map(|layer| layer.removed.len()).sum();
     let mut parts = Vec::new();
     if experts > 0 {
         let all: usize = left().map(|layer| layer.scores.len()).sum();
-        let layers = if dropped.is_empty() {
+        let layers = if plan.layers.iter().all(LayerPlan::keeps_mlp) {
             ""
         } else {
             " of the other layers"
@@ -83,10 +84,18 @@ fn summary(plan: &Plan, source: &str, layout: Layout, prediction_layers: usize) 
             format!("{noun} {} of {}", list(&dropped), plan.layers.len()),
         );
     }
+    let skipped = |what: &str, goes: fn(Skip) -> bool| {
+        let layers = plan.layers.iter().filter(|layer| goes(layer.skipped));
+        let layers: Vec<_> = layers.map(|layer| layer.layer).collect();
+        let noun = if layers.len() == 1 { "layer" } else { "layers" };
+        (!layers.is_empty()).then(|| format!("{what} of {noun} {}", list(&layers)))
+    };
+    parts.extend(skipped("the attention", |skip| skip.attention));
+    parts.extend(skipped("all experts or the MLP", |skip| skip.mlp));
     let what = if parts.is_empty() {
         "with nothing removed".to_owned()
     } else {
-        format!("without {}", parts.join(" and "))
+        format!("without {}", joined(&parts))
     };
     let left = match layout {
         Layout::Uqff(uqff) if uqff.weights != UqffWeights::Float => format!(
@@ -154,7 +163,7 @@ fn method(plan: &Plan, layout: Layout) -> String {
             method.seed
         ),
     );
-    if method.asked.layers.is_some() {
+    if method.asked.drops().next().is_some() {
         item("Layers", format!("criterion `{}`", method.layer_criterion));
     }
     let constraints = &method.constraints;
@@ -270,15 +279,28 @@ fn removed(plan: &Plan) -> String {
          | layer | experts kept | removed | removed experts |\n|---:|---:|---:|---|",
     );
     for layer in &plan.layers {
-        let (kept, removed, which) = match (layer.dropped, layer.scores.len()) {
-            (true, experts) => (0, experts, "the whole layer".to_owned()),
-            (false, 0) => (0, 0, "dense".to_owned()),
-            (false, _) => (layer.kept.len(), layer.removed.len(), list(&layer.removed)),
+        let experts = layer.scores.len();
+        let (kept, removed, mut which) = match experts {
+            _ if layer.dropped => (0, experts, "the whole layer".to_owned()),
+            _ if layer.skipped.mlp => (0, experts, "all, with the router".to_owned()),
+            0 => (0, 0, "dense".to_owned()),
+            _ => (layer.kept.len(), layer.removed.len(), list(&layer.removed)),
         };
+        if layer.skipped.attention {
+            which.push_str(" (and the attention)");
+        }
         // Writing to a string does not fail.
         let _ = write!(text, "\n| {} | {kept} | {removed} | {which} |", layer.layer);
     }
     text + "\n\n</details>"
+}
+
+/// `a, b and c`
+fn joined(parts: &[String]) -> String {
+    match parts.split_last() {
+        Some((last, first)) if !first.is_empty() => format!("{} and {last}", first.join(", ")),
+        _ => parts.concat(),
+    }
 }
 
 /// `1, 2, 3`

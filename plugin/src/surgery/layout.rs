@@ -12,7 +12,7 @@ use safetensors::Dtype;
 
 use super::uqff::{Artifact, Uqff};
 use super::values::Padding;
-use super::{bias, classify, pairs, values, Cut};
+use super::{bias, classify, pairs, sublayers, values, Cut};
 use crate::Result;
 
 /// How weights are stored.
@@ -88,6 +88,8 @@ pub(super) enum Source {
     Weight { tensor: String },
     /// Some rows of a tensor along its first dimension, in this order.
     Rows { tensor: String, rows: Vec<usize> },
+    /// Nothing but zeros.
+    Zeros,
     /// All of a matrix, with zeros put between its rows or columns.
     Padded { tensor: String, padding: Padding },
     /// Some elements of a vector, each raised by the same amount, as f32.
@@ -185,7 +187,7 @@ fn block(
     let names = cut.family.names();
     let prefix = names.in_block(layer, "");
     for &(name, part) in tensors {
-        if part == Part::Shared {
+        if part == Part::Shared && !sublayers::goes(cut, layer, name) {
             let inside = &name[prefix.len()..];
             let new = names.in_block(index, inside);
             outputs.push(if let Some(order) = pairs::rows(cut, inside, name)? {
@@ -197,7 +199,8 @@ fn block(
             });
         }
     }
-    let Some(moe) = cut.topology.moe(layer) else {
+    outputs.extend(sublayers::stand_in(cut, layer, index)?);
+    let Some(moe) = cut.keep.moe(cut.topology, layer) else {
         return Ok(());
     };
     let kept = &cut.keep.experts[layer];

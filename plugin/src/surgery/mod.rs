@@ -3,6 +3,7 @@
 //! ```text
 //! classify   refuses tensors that would be wrong after pruning
 //! layout     which tensors the result has, and where each one's bytes come from
+//! sublayers  what stands in the place of a sublayer that goes, or why nothing can
 //! pairs      \
 //! values      } what the engine needs stored otherwise, to compute the same
 //! bias       /
@@ -12,6 +13,7 @@
 //! companion  config.json, tokenizer, licence: everything that is not a weight
 //! card       what was removed and what it cost, for README.md
 //! directory  a temporary sibling that becomes the result by one rename
+//! held       what the engine keeps of it in memory
 //! ```
 //!
 //! Weights are moved, never computed: a bf16 weight that stays is the same
@@ -30,10 +32,12 @@ mod directory;
 #[cfg(test)]
 mod fixture;
 mod fp8;
+mod held;
 mod layout;
 mod pairs;
 mod served;
 mod shard;
+mod sublayers;
 #[cfg(test)]
 mod tests;
 mod uqff;
@@ -48,8 +52,10 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
+pub use held::Held;
 pub use layout::Layout;
 pub use served::refusal;
+pub use sublayers::check_asked;
 pub use uqff::{Uqff, UqffDevice, UqffWeights};
 
 use crate::plan::ValidPlan;
@@ -151,11 +157,13 @@ pub fn check(
     directory::check(out, checkpoint.dir(), options.force)
 }
 
-/// Fails if `plan` keeps different numbers of experts in the layers and `layout`
-/// states one, or can state several but not of this model.
+/// Fails if no configuration describes what `plan` leaves of the layers: if it
+/// keeps different numbers of experts in them and `layout` states one, or can
+/// state several but not of this model; or if it takes sublayers that the family
+/// cannot be without.
 ///
 /// # Errors
-/// [`Error::UnevenExperts`] and [`Error::NotServed`].
+/// [`Error::NotWritten`], [`Error::UnevenExperts`] and [`Error::NotServed`].
 pub fn check_counts(
     checkpoint: &Checkpoint,
     family: &'static dyn Family,
@@ -163,6 +171,7 @@ pub fn check_counts(
     plan: &ValidPlan,
     layout: Layout,
 ) -> Result<()> {
+    sublayers::check(&checkpoint.name(), family, topology, plan.keep())?;
     match layout {
         Layout::Hf | Layout::Engine => plan.expect_even(),
         Layout::Uqff(_) => {

@@ -258,6 +258,7 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
         .map(|(layer, experts)| LayerPlan {
             layer,
             dropped: !keep.layers.contains(&layer),
+            skipped: keep.skip(layer),
             block_influence: 0.25,
             kept: keep.experts[layer].clone(),
             removed: (0..experts)
@@ -292,16 +293,12 @@ fn plan(model: &Model, checkpoint: &Checkpoint) -> ValidPlan {
             search: None,
             layer_criterion: "block-influence".into(),
             seed: 0,
-            asked: Asked {
-                experts: None,
-                target: None,
-                max_loss: None,
-                layers: None,
-            },
+            asked: Asked::default(),
             constraints: Constraints::default(),
         },
         before: size.clone(),
         after: size,
+        weights: None,
         layers: layers.collect(),
     };
     ValidPlan::new(plan, checkpoint, model.family, &model.topology).unwrap()

@@ -23,8 +23,10 @@ mod tests;
 use std::collections::BTreeMap;
 
 use candle_core::quantized::GgmlDType;
-use router_stats::family::{Keep, MoeSpec, Uneven, SCALE_SUFFIX};
+use router_stats::family::{Family, Keep, MoeSpec, Topology, Uneven, SCALE_SUFFIX};
+use router_stats::forward::{Quantization, Rounding};
 use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::layout::{self, Output, Source, Widened};
@@ -50,7 +52,8 @@ pub struct Uqff {
 
 /// The numbers of linear layers, routers excepted. A matrix whose rows no block divides takes
 /// smaller blocks, or f32.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum UqffWeights {
     /// As they are: the engine computes in the same type.
     #[default]
@@ -157,17 +160,44 @@ impl UqffWeights {
         }
     }
 
-    /// The blocks, and those for rows that they do not divide, which are the
-    /// engine's choice too; none for numbers as they are.
-    fn blocks(self) -> Option<[GgmlDType; 2]> {
+    /// The blocks of rows of so many numbers; none for numbers as they are.
+    fn blocks(self, width: usize) -> Option<GgmlDType> {
+        let quantization = self.quantization()?;
+        Some(quantization.row_blocks(width).unwrap_or(GgmlDType::F32))
+    }
+
+    /// The type of their blocks; none for numbers as they are.
+    pub fn quantization(self) -> Option<Quantization> {
         Some(match self {
             Self::Float => return None,
-            Self::Q8_0 => [GgmlDType::Q8_0; 2],
-            Self::Q6K => [GgmlDType::Q6K, GgmlDType::Q5_1],
-            Self::Q5K => [GgmlDType::Q5K, GgmlDType::Q5_0],
-            Self::Q4K => [GgmlDType::Q4K, GgmlDType::Q4_1],
-            Self::Q3K => [GgmlDType::Q3K, GgmlDType::Q4_0],
-            Self::Q2K => [GgmlDType::Q2K, GgmlDType::Q4_0],
+            Self::Q8_0 => Quantization::Q8_0,
+            Self::Q6K => Quantization::Q6K,
+            Self::Q5K => Quantization::Q5K,
+            Self::Q4K => Quantization::Q4K,
+            Self::Q3K => Quantization::Q3K,
+            Self::Q2K => Quantization::Q2K,
+        })
+    }
+
+    /// What it does to the weights of a native forward pass of what `keep`
+    /// leaves; nothing for numbers as they are.
+    pub fn rounding(
+        self,
+        family: &dyn Family,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> Option<Rounding> {
+        let quantization = self.quantization()?;
+        let engine = family.serving(topology).layout();
+        let channel = engine.and_then(|engine| engine.uneven) == Some(Uneven::Channel);
+        let uneven = keep.uniform_experts(topology).is_none();
+        Some(Rounding::Rows {
+            quantization,
+            channels: if channel && uneven {
+                channel::CHANNELS
+            } else {
+                0
+            },
         })
     }
 }
@@ -242,9 +272,11 @@ pub(super) fn check_runs(cut: &Cut<'_>) -> Result<()> {
     }
 }
 
+/// How the engine reads different numbers of experts.
+///
 /// # Errors
 /// [`Error::NotServed`]
-fn route(cut: &Cut<'_>) -> Result<Uneven> {
+pub(super) fn route(cut: &Cut<'_>) -> Result<Uneven> {
     let engine = cut.family.serving(cut.topology).layout();
     engine.and_then(|engine| engine.uneven).ok_or_else(|| {
         refused(
@@ -267,7 +299,7 @@ pub(super) fn levelled(cut: &Cut<'_>) -> Keep {
     let places = places(cut);
     let mut keep = cut.keep.clone();
     for &layer in &keep.layers {
-        if cut.topology.moe(layer).is_some() {
+        if cut.keep.moe(cut.topology, layer).is_some() {
             keep.experts[layer] = (0..places).collect();
         }
     }
@@ -276,7 +308,7 @@ pub(super) fn levelled(cut: &Cut<'_>) -> Keep {
 
 /// Places for experts in every MoE layer of the result.
 fn places(cut: &Cut<'_>) -> usize {
-    let counts = cut.keep.layers.iter().map(|&it| cut.keep.experts[it].len());
+    let counts = moe_layers(cut).map(|(_, layer, _)| cut.keep.experts[layer].len());
     counts.max().unwrap_or(0)
 }
 
@@ -296,8 +328,9 @@ fn occupied(cut: &Cut<'_>, layer: usize, moe: &MoeSpec) -> Vec<bool> {
 
 /// Kept MoE layers with their indices in the result.
 fn moe_layers<'a>(cut: &Cut<'a>) -> impl Iterator<Item = (usize, usize, &'a MoeSpec)> {
-    let (topology, layers) = (cut.topology, cut.keep.layers.iter().enumerate());
-    layers.filter_map(|(index, &layer)| Some((index, layer, topology.moe(layer)?)))
+    let Cut { keep, topology, .. } = *cut;
+    let layers = keep.layers.iter().enumerate();
+    layers.filter_map(|(index, &layer)| Some((index, layer, keep.moe(topology, layer)?)))
 }
 
 /// Gives the routers a row, and their biases a number, for every place.

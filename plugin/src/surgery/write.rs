@@ -152,6 +152,16 @@ impl<'a> Reader<'a> {
                 }
                 Ok(())
             }
+            Source::Zeros => {
+                let zeros = vec![0; PIECE.min(output.bytes as usize)];
+                let mut left = output.bytes as usize;
+                while left > 0 {
+                    let piece = left.min(zeros.len());
+                    sink.data(&zeros[..piece])?;
+                    left -= piece;
+                }
+                Ok(())
+            }
             Source::Padded { tensor, padding } => {
                 let view = self.cut.checkpoint.tensor(tensor)?;
                 pad(&view, *padding, sink)?;

@@ -14,7 +14,8 @@ use super::progress::OfGrid;
 use super::{Grid, Wanted};
 use crate::cache::{make_parent, Cache, Key};
 use crate::pipeline::{
-    measure, searched, sequences, Calibration, EvaluationOptions, Model, Reporter, SearchOn,
+    measure, planner, searched, sequences, Calibration, EvaluationOptions, Grounds, Model,
+    Reporter, SearchOn,
 };
 use crate::plan::{self, Size};
 use crate::{Error, Result};
@@ -227,8 +228,8 @@ fn plans<'a>(
         seed,
         ..job.measure.clone()
     };
+    let corpus = job.calibration;
     let stats = if wanted.iter().any(|wanted| wanted.options.is_some()) {
-        let corpus = job.calibration;
         Some(measure(model, corpus, &calibration, job.cache, job.reporter)?.read()?)
     } else {
         None
@@ -238,15 +239,15 @@ fn plans<'a>(
         .map(|&wanted| {
             let keep = match (&stats, &wanted.options) {
                 (Some(stats), Some(options)) => {
+                    let text = Some(SearchOn {
+                        corpus,
+                        pack: &calibration.pack(),
+                    });
+                    let grounds = Grounds { stats, text };
+                    let (cache, reporter) = (job.cache, job.reporter);
                     let plan = match &options.search {
-                        None => plan::plan(stats, checkpoint, family, topology, options)?,
-                        Some(by) => {
-                            let on = SearchOn {
-                                corpus: job.calibration,
-                                pack: &calibration.pack(),
-                            };
-                            searched(model, stats, options, by, on, job.cache, job.reporter)?
-                        }
+                        None => planner(model, grounds, options, cache, reporter)?.plan()?,
+                        Some(by) => searched(model, grounds, options, by, cache, reporter)?,
                     };
                     plan.keep().clone()
                 }

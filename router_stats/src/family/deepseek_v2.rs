@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::deepseek::{self, Defaults};
 use super::names::COMMON;
 use super::{
-    rewrite, router, spell, Config, Family, GroupScore, Keep, Names, RouterRule, Scoring, Serving,
-    Topology,
+    rewrite, router, spell, stand_in, Config, Family, GroupScore, Keep, Names, RouterRule, Scoring,
+    Serving, Topology,
 };
 use crate::Result;
 
@@ -84,6 +84,14 @@ impl Family for DeepSeekV2 {
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
         rewrite::deepseek(config, topology, keep);
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        stand_in::leading(topology, keep)
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::deepseek::{self, Defaults};
 use super::names::COMMON;
-use super::{rewrite, router, spell, Config, Family, Keep, Names, Serving, Topology};
+use super::{rewrite, router, spell, stand_in, Config, Family, Keep, Names, Serving, Topology};
 use crate::Result;
 
 /// See the module documentation.
@@ -60,6 +60,14 @@ impl Family for DeepSeekV3 {
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
         rewrite::deepseek(config, topology, keep);
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        stand_in::leading(topology, keep)
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {

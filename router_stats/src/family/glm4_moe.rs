@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::deepseek::{leading_dense, prediction_layers};
 use super::deepseek_v3::NAMES;
 use super::{
-    grouped, rewrite, rope, router, spell, AttentionSpec, Config, EngineLayout, Family,
+    grouped, rewrite, rope, router, spell, stand_in, AttentionSpec, Config, EngineLayout, Family,
     GroupedQuery, Keep, MoeSpec, Names, NormSpec, Pairs, QkNorm, Serving, Topology, Uneven,
 };
 use crate::Result;
@@ -86,6 +86,14 @@ impl Family for Glm4Moe {
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
         rewrite::deepseek(config, topology, keep);
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        stand_in::leading(topology, keep)
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {

@@ -11,7 +11,8 @@ use super::deepseek::{self, Defaults};
 use super::deepseek_v3::NAMES;
 use super::glm4_moe::wide_shared;
 use super::{
-    rewrite, router, spell, Config, Family, Keep, Names, Projections, Scaling, Serving, Topology,
+    rewrite, router, spell, stand_in, Config, Family, Keep, Names, Projections, Scaling, Serving,
+    Topology,
 };
 use crate::Result;
 
@@ -79,13 +80,25 @@ impl Family for Glm4MoeLite {
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
         rewrite::deepseek(config, topology, keep);
-        if keep.layers.len() < topology.layers() {
-            let kinds = keep.layers.iter().map(|&layer| match topology.moe(layer) {
-                Some(_) => "sparse",
-                None => "dense",
-            });
+        let loses_experts = |&layer: &usize| keep.skip(layer).mlp;
+        if keep.layers.len() < topology.layers() || keep.layers.iter().any(loses_experts) {
+            let kinds = keep
+                .layers
+                .iter()
+                .map(|&layer| match keep.moe(topology, layer) {
+                    Some(_) => "sparse",
+                    None => "dense",
+                });
             config[LAYER_TYPES] = kinds.collect::<Vec<_>>().into();
         }
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        stand_in::leading(topology, keep)
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {

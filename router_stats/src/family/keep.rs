@@ -1,9 +1,18 @@
 //! What stays of a model.
 
-use crate::family::{MoeSpec, Topology};
+mod skip;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+
+pub use skip::Skip;
+
+use crate::family::{MlpSpec, MoeSpec, RouterRule, Scoring, Topology};
 use crate::{Error, Result};
 
-/// The layers and experts that stay, by their original indices.
+/// What stays of a model, by original indices: layers, their sublayers and
+/// experts, and how many of them a token takes.
 ///
 /// The same value masks a forward pass, slices a checkpoint and rewrites a
 /// configuration.
@@ -12,8 +21,14 @@ pub struct Keep {
     /// Kept layers, ascending.
     pub layers: Vec<usize>,
     /// Kept experts of every *original* layer, ascending; empty for dense
-    /// layers. Entries of dropped layers are ignored.
+    /// layers. Entries of layers that go, or whose feed-forward part does, are
+    /// ignored.
     pub experts: Vec<Vec<usize>>,
+    /// Sublayers of every *original* layer that go while it stays. Entries of
+    /// dropped layers are ignored.
+    pub skipped: Vec<Skip>,
+    /// Experts that each token takes, if fewer than the model's.
+    pub top_k: Option<usize>,
 }
 
 impl Keep {
@@ -26,12 +41,55 @@ impl Keep {
                 .into_iter()
                 .map(|n| (0..n).collect())
                 .collect(),
+            skipped: vec![Skip::default(); topology.layers()],
+            top_k: None,
         }
     }
 
     /// Whether everything stays.
     pub fn is_identity(&self, topology: &Topology) -> bool {
         *self == Self::all(topology)
+    }
+
+    /// The same with blocks of which both sublayers go dropped, and with
+    /// nothing said of sublayers of dropped blocks.
+    pub fn normalized(mut self) -> Self {
+        let skipped = &mut self.skipped;
+        self.layers.retain(|&layer| {
+            let skip = skipped.get(layer).copied().unwrap_or_default();
+            !skip.both()
+        });
+        for (layer, skip) in skipped.iter_mut().enumerate() {
+            if self.layers.binary_search(&layer).is_err() {
+                *skip = Skip::default();
+            }
+        }
+        self
+    }
+
+    /// Which sublayers of `layer`, which stays, go.
+    pub fn skip(&self, layer: usize) -> Skip {
+        self.skipped.get(layer).copied().unwrap_or_default()
+    }
+
+    /// The router and experts that `layer` of the original has, if its
+    /// feed-forward part stays.
+    pub fn moe<'a>(&self, topology: &'a Topology, layer: usize) -> Option<&'a MoeSpec> {
+        topology.moe(layer).filter(|_| !self.skip(layer).mlp)
+    }
+
+    /// `topology` with as many experts a token as stay.
+    pub fn routed<'a>(&self, topology: &'a Topology) -> Cow<'a, Topology> {
+        let Some(top_k) = self.top_k else {
+            return Cow::Borrowed(topology);
+        };
+        let mut topology = topology.clone();
+        for mlp in &mut topology.mlps {
+            if let MlpSpec::Moe(moe) = mlp {
+                moe.router.top_k = top_k;
+            }
+        }
+        Cow::Owned(topology)
     }
 
     /// One flag per expert of `layer`, true if it stays.
@@ -50,7 +108,7 @@ impl Keep {
         let mut counts = self
             .layers
             .iter()
-            .filter(|&&layer| topology.moe(layer).is_some())
+            .filter(|&&layer| self.moe(topology, layer).is_some())
             .map(|&layer| self.experts[layer].len());
         let first = counts.next()?;
         counts.all(|n| n == first).then_some(first)
@@ -60,29 +118,28 @@ impl Keep {
     ///
     /// # Errors
     /// [`Error::Structure`] if indices are out of range or out of order, no
-    /// layer or no MoE layer would be left, a layer would keep fewer experts
-    /// than its router chooses from, or its groups would keep different
-    /// numbers of them.
+    /// layer, no MoE layer or no attention would be left, a layer would keep
+    /// neither sublayer or fewer experts than its router chooses from, its
+    /// groups would keep different numbers of them, or tokens would take no
+    /// expert or more than before.
     pub fn check(&self, topology: &Topology) -> Result<()> {
         ascending_below("kept layers", &self.layers, topology.layers())?;
-        if !self
-            .layers
-            .iter()
-            .any(|&layer| topology.moe(layer).is_some())
-        {
-            return Err(structure("kept layers", "at least one MoE layer", "none"));
+        for (what, found) in [
+            ("expert lists", self.experts.len()),
+            ("skipped sublayers", self.skipped.len()),
+        ] {
+            if found != topology.layers() {
+                let expected = format!("one per layer ({})", topology.layers());
+                return Err(structure(what, &expected, &found.to_string()));
+            }
         }
-        if self.experts.len() != topology.layers() {
-            return Err(structure(
-                "expert lists",
-                &format!("one per layer ({})", topology.layers()),
-                &self.experts.len().to_string(),
-            ));
-        }
+        self.check_left(topology)?;
+        let routed = self.routed(topology);
         for &layer in &self.layers {
             let kept = &self.experts[layer];
             let what = format!("kept experts of layer {layer}");
-            match topology.moe(layer) {
+            match routed.moe(layer) {
+                _ if self.skip(layer).mlp => {}
                 None if kept.is_empty() => {}
                 None => {
                     return Err(structure(
@@ -92,19 +149,69 @@ impl Keep {
                     ))
                 }
                 Some(moe) => {
+                    check_top_k(self.top_k, &topology.mlps[layer])?;
                     ascending_below(&what, kept, moe.experts)?;
-                    routable(&what, kept, moe)?;
+                    routable(&what, kept, &moe.router, moe.experts)?;
                 }
             }
         }
         Ok(())
     }
+
+    /// Fails unless a model is left: experts, attention, and something of
+    /// every layer that stays.
+    fn check_left(&self, topology: &Topology) -> Result<()> {
+        let any = |stays: &dyn Fn(usize) -> bool| self.layers.iter().any(|&layer| stays(layer));
+        if !any(&|layer| topology.moe(layer).is_some()) {
+            return Err(structure("kept layers", "at least one MoE layer", "none"));
+        }
+        for (what, left) in [
+            ("MoE", any(&|layer| self.moe(topology, layer).is_some())),
+            ("attention", any(&|layer| !self.skip(layer).attention)),
+        ] {
+            if !left {
+                let what = format!("kept {what} sublayers");
+                return Err(structure(&what, "at least one", "none"));
+            }
+        }
+        match self.layers.iter().find(|&&layer| self.skip(layer).both()) {
+            None => Ok(()),
+            Some(layer) => Err(structure(
+                &format!("skipped sublayers of layer {layer}"),
+                "at most one of two, as the layer stays",
+                "both",
+            )),
+        }
+    }
 }
 
-/// Fails unless the router of a layer can choose among the experts it keeps:
-/// as many as it needs, and equally many of each of its groups.
-fn routable(what: &str, kept: &[usize], moe: &MoeSpec) -> Result<()> {
+/// Fails unless `top_k` is fewer experts than the layer routes a token to, and
+/// its rule can do with fewer.
+fn check_top_k(top_k: Option<usize>, mlp: &MlpSpec) -> Result<()> {
+    let (Some(top_k), MlpSpec::Moe(moe)) = (top_k, mlp) else {
+        return Ok(());
+    };
     let rule = &moe.router;
+    let expected = match rule.scoring {
+        Scoring::SparseMixer { .. } => format!("{}: a sparse mixer takes no fewer", rule.top_k),
+        _ if (1..rule.top_k).contains(&top_k) => return Ok(()),
+        _ if rule.top_k == 1 => "1, as the model has it".to_owned(),
+        _ => format!(
+            "1 to {}, fewer than the model's {}",
+            rule.top_k - 1,
+            rule.top_k
+        ),
+    };
+    Err(structure(
+        "experts per token",
+        &expected,
+        &top_k.to_string(),
+    ))
+}
+
+/// Fails unless the router of a layer can choose among the experts it keeps of
+/// `experts`: as many as it needs, and equally many of each of its groups.
+fn routable(what: &str, kept: &[usize], rule: &RouterRule, experts: usize) -> Result<()> {
     if kept.len() < rule.floor() {
         let expected = format!("at least {} ({})", rule.floor(), rule.floor_reason());
         return Err(structure(what, &expected, &kept.len().to_string()));
@@ -115,7 +222,7 @@ fn routable(what: &str, kept: &[usize], moe: &MoeSpec) -> Result<()> {
         return Err(structure(what, &expected, &kept.len().to_string()));
     }
     let each = kept.len() / groups;
-    for (group, range) in rule.group_ranges(moe.experts).enumerate() {
+    for (group, range) in rule.group_ranges(experts).enumerate() {
         let found = kept.iter().filter(|expert| range.contains(expert)).count();
         if found != each {
             let what = format!("{what} in group {group} of {groups}");
@@ -149,141 +256,5 @@ fn structure(what: &str, expected: &str, found: &str) -> Error {
         what: what.to_owned(),
         expected: expected.to_owned(),
         found: found.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::family::{
-        AttentionSpec, GroupScore, GroupedQuery, Groups, MlpSpec, MoeSpec, NormSpec, RotarySpec,
-        RouterRule,
-    };
-
-    /// Three layers: 4 experts top-2, dense, 4 experts top-2.
-    fn topology() -> Topology {
-        let moe = MlpSpec::Moe(MoeSpec {
-            experts: 4,
-            intermediate: 8,
-            router: RouterRule::softmax(2, true),
-            shared: None,
-        });
-        Topology {
-            hidden: 8,
-            vocab: 16,
-            max_positions: 32,
-            norm: NormSpec::rms(1e-6),
-            tied_head: true,
-            head_bias: false,
-            attention: AttentionSpec::grouped(
-                GroupedQuery::plain(2, 1, 4),
-                RotarySpec::plain(4, 1e4),
-                vec![None; 3],
-            ),
-            prediction_layers: 0,
-            mlps: vec![moe.clone(), MlpSpec::Dense { intermediate: 8 }, moe],
-        }
-    }
-
-    fn check(layers: &[usize], experts: [&[usize]; 3]) -> Result<()> {
-        let keep = Keep {
-            layers: layers.to_vec(),
-            experts: experts.into_iter().map(<[usize]>::to_vec).collect(),
-        };
-        keep.check(&topology())
-    }
-
-    #[test]
-    fn everything_is_the_identity() {
-        let topology = topology();
-        let keep = Keep::all(&topology);
-        assert!(keep.is_identity(&topology));
-        keep.check(&topology).unwrap();
-        assert_eq!(keep.uniform_experts(&topology), Some(4));
-    }
-
-    #[test]
-    fn valid_cuts_pass() {
-        check(&[0, 2], [&[0, 3], &[], &[1, 2, 3]]).unwrap();
-        check(&[1, 2], [&[], &[], &[1, 2]]).unwrap();
-    }
-
-    #[test]
-    fn what_does_not_fit_is_named() {
-        let all: &[usize] = &[0, 1, 2, 3];
-        for (layers, experts, named) in [
-            (&[2, 0][..], [all, &[], all], "kept layers"),
-            (&[0, 0], [all, &[], all], "kept layers"),
-            (&[0, 3], [all, &[], all], "kept layers"),
-            (&[], [all, &[], all], "kept layers"),
-            (&[1], [all, &[], all], "kept layers"),
-            (&[0, 1], [all, &[0], all], "kept experts of layer 1"),
-            (&[0], [&[1, 0], &[], all], "kept experts of layer 0"),
-            (&[0], [&[0, 4], &[], all], "kept experts of layer 0"),
-            (&[0], [&[0], &[], all], "kept experts of layer 0"),
-        ] {
-            match check(layers, experts) {
-                Err(Error::Structure { what, .. }) => assert_eq!(what, named),
-                other => panic!("{layers:?} {experts:?}: {other:?}"),
-            }
-        }
-        let short = Keep {
-            layers: vec![0],
-            experts: vec![vec![0, 1]],
-        };
-        assert!(short.check(&topology()).is_err());
-    }
-
-    #[test]
-    fn groups_keep_equally_many_and_enough() {
-        let mut topology = topology();
-        for mlp in &mut topology.mlps {
-            if let MlpSpec::Moe(moe) = mlp {
-                moe.experts = 9;
-                moe.router.groups = Some(Groups {
-                    count: 3,
-                    chosen: 2,
-                    score: GroupScore::BestTwo,
-                });
-            }
-        }
-        Keep::all(&topology).check(&topology).unwrap();
-        let message = |kept: &[usize]| {
-            let mut keep = Keep::all(&topology);
-            keep.experts[2] = kept.to_vec();
-            keep.check(&topology).map_err(|error| error.to_string())
-        };
-        message(&[0, 2, 3, 4, 7, 8]).unwrap();
-        for (kept, named) in [
-            (
-                &[0, 1, 3, 4, 6][..],
-                "kept experts of layer 2: expected at least 6 (2 in each of 3 groups: \
-                 a group is chosen by its two best), found 5",
-            ),
-            (
-                &[0, 1, 2, 3, 4, 5, 6],
-                "kept experts of layer 2: expected a multiple of 3 (equally many of each group), found 7",
-            ),
-            (
-                &[0, 1, 3, 4, 5, 6],
-                "kept experts of layer 2 in group 1 of 3: expected 2 (equally many of each group), found 3",
-            ),
-        ] {
-            let text = message(kept).unwrap_err();
-            assert!(text.contains(named), "{text}");
-        }
-    }
-
-    #[test]
-    fn masks_and_counts_follow_the_lists() {
-        let topology = topology();
-        let mut keep = Keep::all(&topology);
-        keep.experts[0] = vec![1, 3];
-        assert_eq!(keep.mask(&topology, 0), [false, true, false, true]);
-        assert_eq!(keep.uniform_experts(&topology), None);
-        keep.layers = vec![0, 1];
-        assert_eq!(keep.uniform_experts(&topology), Some(2));
-        keep.layers = vec![1];
-        assert_eq!(keep.uniform_experts(&topology), None);
     }
 }

@@ -26,6 +26,7 @@ mod rope;
 mod router;
 mod shapes;
 mod spell;
+mod stand_in;
 #[cfg(test)]
 mod tests;
 mod topology;
@@ -33,8 +34,8 @@ mod topology;
 use serde_json::Value;
 
 pub use config::Config;
-pub use keep::Keep;
-pub use names::{Names, Part, Projection, Role, SCALE_SUFFIX};
+pub use keep::{Keep, Skip};
+pub use names::{Names, Part, Projection, Role, Sublayer, SCALE_SUFFIX};
 pub use shapes::Expected;
 pub use topology::{
     AttentionSpec, GroupScore, GroupedQuery, Groups, Latent, LongRope, MlpSpec, MoeSpec, NormKind,
@@ -96,6 +97,22 @@ pub trait Family: Sync + std::fmt::Debug {
     ///
     /// `keep` has passed [`Keep::check`].
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep);
+
+    /// How wide the dense MLP of zeros is that stands in the place of every
+    /// feed-forward part that `keep` takes out of a layer that stays:
+    /// [`rewrite_config`](Self::rewrite_config) says that those layers are
+    /// dense. A model that has dense layers gives it their width, since a
+    /// configuration states one.
+    ///
+    /// # Errors
+    /// Why no configuration of the family describes such a model, as a clause.
+    fn stand_in(
+        &self,
+        _topology: &Topology,
+        _keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        Err(stand_in::NO_DENSE_LAYERS)
+    }
 
     /// Spells a `config` that describes `topology` so that the engine reads
     /// from it what [`topology`](Self::topology) does.

@@ -126,6 +126,15 @@ pub enum Part {
     StackedDown,
 }
 
+/// One of the two parts of a block that add to the residual stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sublayer {
+    /// Attention with the norm before it.
+    Attention,
+    /// The router and its experts, or a dense MLP, with the norm before them.
+    Mlp,
+}
+
 /// What the name of an fp8 weight is followed by in that of its block scales.
 pub const SCALE_SUFFIX: &str = "_scale_inv";
 
@@ -170,6 +179,28 @@ impl Names {
             self.expert_part(name).unwrap_or(Part::Shared)
         };
         Role::Block { layer, part }
+    }
+
+    /// Which sublayer of its block the tensor called `name` belongs to; `None`
+    /// outside the blocks.
+    pub fn sublayer(&self, name: &str) -> Option<Sublayer> {
+        let (_, inside) = name.strip_prefix(self.layers).and_then(split_index)?;
+        let attention = inside.starts_with(self.attention)
+            || [self.attention_norm, &Self::bias_of(self.attention_norm)].contains(&inside);
+        Some(if attention {
+            Sublayer::Attention
+        } else {
+            Sublayer::Mlp
+        })
+    }
+
+    /// Whether the tensor called `name` is the norm before the feed-forward
+    /// part of its block, which an engine asks for whatever follows it.
+    pub fn is_mlp_norm(&self, name: &str) -> bool {
+        let inside = name.strip_prefix(self.layers).and_then(split_index);
+        inside.is_some_and(|(_, inside)| {
+            [self.mlp_norm, &Self::bias_of(self.mlp_norm)].contains(&inside)
+        })
     }
 
     /// Whether the tensor called `name` is a matrix that quantisation rounds:

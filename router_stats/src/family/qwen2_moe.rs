@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::names::COMMON;
 use super::{
-    grouped, qwen3_moe, rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep,
-    MoeSpec, Names, NormSpec, RouterRule, Serving, SharedExperts, Topology,
+    grouped, qwen3_moe, rewrite, rope, router, stand_in, AttentionSpec, Config, Family,
+    GroupedQuery, Keep, MoeSpec, Names, NormSpec, RouterRule, Serving, SharedExperts, Topology,
 };
 use crate::Result;
 
@@ -89,6 +89,14 @@ impl Family for Qwen2Moe {
         rewrite::counts(config, &["num_experts"], topology, keep);
         rewrite::keep_layer_entries(config, "layer_types", &keep.layers);
         rewrite::listed_dense_layers(config, topology, keep);
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        Ok(stand_in::anywhere(topology, keep))
     }
 }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::names::COMMON;
 use super::{
-    grouped, rewrite, rope, router, spell, AttentionSpec, Config, EngineLayout, Family,
+    grouped, rewrite, rope, router, spell, stand_in, AttentionSpec, Config, EngineLayout, Family,
     GroupedQuery, Keep, MlpSpec, MoeSpec, Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
     Uneven,
 };
@@ -64,6 +64,14 @@ impl Family for Qwen3Moe {
         }
         rewrite::keep_layer_entries(config, "layer_types", &keep.layers);
         rewrite::listed_dense_layers(config, topology, keep);
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        Ok(stand_in::anywhere(topology, keep))
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {

@@ -11,7 +11,9 @@ use serde_json::{json, Value};
 
 use super::names::COMMON;
 use super::qwen3_moe::{self, Qwen3Moe, EXPERTS};
-use super::{spell, Config, Family, Keep, MlpSpec, Names, Projections, Serving, Topology};
+use super::{
+    spell, stand_in, Config, Family, Keep, MlpSpec, Names, Projections, Serving, Topology,
+};
 use crate::Result;
 
 /// See the module documentation.
@@ -76,6 +78,14 @@ impl Family for Qwen3VlMoe {
 
     fn rewrite_config(&self, config: &mut Value, topology: &Topology, keep: &Keep) {
         Qwen3Moe.rewrite_config(&mut config[TEXT], topology, keep);
+    }
+
+    fn stand_in(
+        &self,
+        topology: &Topology,
+        keep: &Keep,
+    ) -> std::result::Result<usize, &'static str> {
+        Ok(stand_in::anywhere(topology, keep))
     }
 
     fn spell_for_engine(&self, config: &mut Value, topology: &Topology) {

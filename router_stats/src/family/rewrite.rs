@@ -2,10 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Keep, Topology};
+use super::{stand_in, Keep, Topology};
 
-/// Sets the count of experts under each of its spellings that is in use, and
-/// that of layers.
+/// Sets the count of experts under each of its spellings that is in use, that of
+/// layers, and that of the experts a token takes if it changes.
 pub(super) fn counts(config: &mut Value, fields: &[&str], topology: &Topology, keep: &Keep) {
     if let Some(experts) = keep.uniform_experts(topology) {
         for field in fields {
@@ -15,6 +15,9 @@ pub(super) fn counts(config: &mut Value, fields: &[&str], topology: &Topology, k
         }
     }
     config["num_hidden_layers"] = keep.layers.len().into();
+    if let Some(top_k) = keep.top_k {
+        config["num_experts_per_tok"] = top_k.into();
+    }
 }
 
 /// Keeps the entries of a per-layer list whose layers stay.
@@ -27,21 +30,24 @@ pub(super) fn keep_layer_entries(config: &mut Value, field: &str, layers: &[usiz
     }
 }
 
-/// Lists the dense layers that stay in `mlp_only_layers`: after layers were
-/// dropped, `decoder_sparse_step` no longer describes which they are.
+/// Lists the layers that have no experts in `mlp_only_layers`, with the width of
+/// their MLPs: after layers or experts of a layer were dropped,
+/// `decoder_sparse_step` no longer describes which they are.
 pub(super) fn listed_dense_layers(config: &mut Value, topology: &Topology, keep: &Keep) {
-    if keep.layers.len() == topology.layers() {
+    let loses_experts = |&layer: &usize| keep.skip(layer).mlp;
+    if keep.layers.len() == topology.layers() && !keep.layers.iter().any(loses_experts) {
         return;
     }
     let dense: Vec<usize> = keep
         .layers
         .iter()
         .enumerate()
-        .filter(|(_, &layer)| topology.moe(layer).is_none())
+        .filter(|(_, &layer)| keep.moe(topology, layer).is_none())
         .map(|(index, _)| index)
         .collect();
     config["mlp_only_layers"] = dense.into();
     config["decoder_sparse_step"] = 1.into();
+    stand_in::spell_width(config, topology, keep);
 }
 
 /// What DeepSeek-V2 and its descendants say beside the counts: how many of the
@@ -49,7 +55,8 @@ pub(super) fn listed_dense_layers(config: &mut Value, topology: &Topology, keep:
 /// multi-token-prediction blocks are gone.
 pub(super) fn deepseek(config: &mut Value, topology: &Topology, keep: &Keep) {
     counts(config, &["n_routed_experts"], topology, keep);
-    let dense = |&&layer: &&usize| topology.moe(layer).is_none();
+    let dense = |&&layer: &&usize| keep.moe(topology, layer).is_none();
+    stand_in::spell_width(config, topology, keep);
     let after = keep.layers.iter().filter(dense).count();
     if after != topology.dense_layers() {
         config["first_k_dense_replace"] = after.into();

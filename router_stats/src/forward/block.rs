@@ -9,38 +9,46 @@ use super::moe::Mlp;
 use super::norm::Norm;
 use super::rows;
 use super::weights::Source;
-use crate::family::{Names, Topology};
+use crate::family::{Names, Skip, Topology};
 use crate::Result;
 
-/// The weights of one block: its attention and router in memory, its experts
-/// still in the checkpoint.
+/// The weights of one block, or of one of its sublayers: its attention and
+/// router in memory, its experts still in the checkpoint.
 pub struct Block<'a> {
-    attention_norm: Norm,
-    attention: Attention,
-    mlp_norm: Norm,
-    mlp: Mlp<'a>,
+    /// The norm before attention, and attention.
+    attention: Option<(Norm, Attention)>,
+    /// The norm before the feed-forward part, and that.
+    mlp: Option<(Norm, Mlp<'a>)>,
 }
 
 impl<'a> Block<'a> {
+    /// Loads what `skip` leaves of block `layer`.
     pub(super) fn load(
         source: Source<'a>,
         names: &'static Names,
         topology: &Topology,
         layer: usize,
+        skip: Skip,
     ) -> Result<Self> {
         let norm = |name| Norm::load(source, &names.in_block(layer, name), topology);
+        let attention = || {
+            let norm = norm(names.attention_norm)?;
+            Ok::<_, crate::Error>((norm, Attention::load(source, names, topology, layer)?))
+        };
+        let mlp = || {
+            let norm = norm(names.mlp_norm)?;
+            Ok::<_, crate::Error>((norm, Mlp::load(source, names, topology, layer)?))
+        };
         Ok(Self {
-            attention_norm: norm(names.attention_norm)?,
-            attention: Attention::load(source, names, topology, layer)?,
-            mlp_norm: norm(names.mlp_norm)?,
-            mlp: Mlp::load(source, names, topology, layer)?,
+            attention: (!skip.attention).then(attention).transpose()?,
+            mlp: (!skip.mlp).then(mlp).transpose()?,
         })
     }
 
     /// Passes the residual stream [N, H] of a batch through the block.
     ///
     /// `keep` masks experts: those marked false get a router logit of −∞.
-    /// `emit` sees every [`Event`] in order.
+    /// `emit` sees every [`Event`] of the sublayers that run, in order.
     ///
     /// # Errors
     /// Names an expert tensor that is malformed, or passes on what `emit`
@@ -52,18 +60,35 @@ impl<'a> Block<'a> {
         keep: Option<&[bool]>,
         emit: &mut dyn FnMut(&Event<'_>) -> Result<()>,
     ) -> Result<Tensor> {
-        let normed = self.attention_norm.forward(input)?;
-        let middle = rows::add(self.attention.forward(&normed, batch)?, input)?;
-        let normed = self.mlp_norm.forward(&middle)?;
-        let output = match &self.mlp {
-            Mlp::Dense(mlp) => rows::add(mlp.forward(&normed)?, &middle)?,
-            Mlp::Moe(moe) => moe.forward(&normed, &middle, keep, emit)?,
+        let middle = match &self.attention {
+            Some((norm, attention)) => {
+                rows::add(attention.forward(&norm.forward(input)?, batch)?, input)?
+            }
+            None => input.clone(),
         };
-        for (part, input, output) in [
-            (BlockPart::Block, input, &output),
-            (BlockPart::Attention, input, &middle),
-            (BlockPart::Mlp, &middle, &output),
+        let output = match &self.mlp {
+            Some((norm, mlp)) => {
+                let normed = norm.forward(&middle)?;
+                match mlp {
+                    Mlp::Dense(mlp) => rows::add(mlp.forward(&normed)?, &middle)?,
+                    Mlp::Moe(moe) => moe.forward(&normed, &middle, keep, emit)?,
+                }
+            }
+            None => middle.clone(),
+        };
+        for (part, input, output, ran) in [
+            (BlockPart::Block, input, &output, true),
+            (
+                BlockPart::Attention,
+                input,
+                &middle,
+                self.attention.is_some(),
+            ),
+            (BlockPart::Mlp, &middle, &output, self.mlp.is_some()),
         ] {
+            if !ran {
+                continue;
+            }
             emit(&Event::Residual {
                 part,
                 input,
@@ -80,8 +105,8 @@ impl<'a> Block<'a> {
     /// `NonFinite` names the tensor.
     pub fn check_experts(&self, experts: impl Iterator<Item = usize>) -> Result<()> {
         match &self.mlp {
-            Mlp::Dense(_) => Ok(()),
-            Mlp::Moe(moe) => moe.check(experts),
+            Some((_, Mlp::Moe(moe))) => moe.check(experts),
+            Some((_, Mlp::Dense(_))) | None => Ok(()),
         }
     }
 }

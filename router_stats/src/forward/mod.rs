@@ -16,6 +16,7 @@ mod moe;
 mod norm;
 mod quantization;
 mod rotary;
+mod rounding;
 mod routing;
 pub(crate) mod rows;
 mod simd;
@@ -34,6 +35,7 @@ pub use batch::Batch;
 pub use block::Block;
 pub use event::{BlockPart, Event};
 pub use quantization::Quantization;
+pub use rounding::Rounding;
 pub use routing::{route, Routes};
 
 use crate::calibration::Sequences;
@@ -53,7 +55,7 @@ pub struct Model {
     family: &'static dyn Family,
     topology: Topology,
     device: Device,
-    quantization: Option<Quantization>,
+    rounding: Option<Rounding>,
 }
 
 impl Model {
@@ -72,7 +74,7 @@ impl Model {
             family,
             topology,
             device: device.clone(),
-            quantization: None,
+            rounding: None,
         })
     }
 
@@ -94,10 +96,7 @@ impl Model {
                 .is_multiple_of(quantization.block())
         };
         match self.projections().find(|(_, shape)| !whole(shape)) {
-            None => Ok(Self {
-                quantization: Some(quantization),
-                ..self.clone()
-            }),
+            None => Ok(self.rounded(Rounding::Blocks(quantization))),
             Some((tensor, shape)) => Err(Error::Unquantizable {
                 path: self.checkpoint.dir().to_path_buf(),
                 tensor,
@@ -105,6 +104,15 @@ impl Model {
                 expected: format!("a multiple of {} elements", quantization.block()),
                 found: format!("shape {shape:?}"),
             }),
+        }
+    }
+
+    /// The model with its weights rounded when they are loaded. The checkpoint is
+    /// shared and stays as it is.
+    pub fn rounded(&self, rounding: Rounding) -> Self {
+        Self {
+            rounding: Some(rounding),
+            ..self.clone()
         }
     }
 
@@ -124,9 +132,15 @@ impl Model {
             .chain(experts)
     }
 
-    /// What its projections are rounded through; `None` if they are as stored.
+    /// The type that its projections are rounded through; `None` if there is
+    /// none.
     pub fn quantization(&self) -> Option<Quantization> {
-        self.quantization
+        self.rounding.and_then(Rounding::quantization)
+    }
+
+    /// Whether its head is another than that of the checkpoint.
+    pub fn rounds_head(&self) -> bool {
+        matches!(self.rounding, Some(Rounding::Rows { .. } | Rounding::Bf16))
     }
 
     /// The checkpoint it reads.
@@ -154,7 +168,19 @@ impl Model {
     /// # Errors
     /// Names the tensor that is missing or malformed.
     pub fn block(&self, layer: usize) -> Result<Block<'_>> {
-        Block::load(self.source(), self.family.names(), &self.topology, layer)
+        self.block_of(&Keep::all(&self.topology), layer)
+    }
+
+    /// Loads what `keep` leaves of block `layer`: sublayers that go are not
+    /// read, and tokens are routed to as many experts as it says. Which experts
+    /// stay is said to [`Block::forward`].
+    ///
+    /// # Errors
+    /// Names the tensor that is missing or malformed.
+    pub fn block_of(&self, keep: &Keep, layer: usize) -> Result<Block<'_>> {
+        let topology = keep.routed(&self.topology);
+        let (source, names) = (self.source(), self.family.names());
+        Block::load(source, names, &topology, layer, keep.skip(layer))
     }
 
     /// A batch of `sequences`: where they start and their rotary angles. Their
@@ -202,8 +228,8 @@ impl Model {
     /// Final-norm hidden states [N, H] of every batch of
     /// `sequences.batches(batch_tokens)`, block by block.
     ///
-    /// What `keep` drops takes no part: dropped layers are skipped, dropped
-    /// experts have a router logit of −∞.
+    /// What `keep` drops takes no part: dropped layers and sublayers are skipped,
+    /// dropped experts have a router logit of −∞.
     ///
     /// # Errors
     /// Names a malformed tensor; `Structure` if `keep` does not fit the model;
@@ -229,7 +255,7 @@ impl Model {
         let total = (sequences.tokens.len() * keep.layers.len()) as u64;
         let mut done = 0;
         for (index, &layer) in keep.layers.iter().enumerate() {
-            let block = self.block(layer)?;
+            let block = self.block_of(keep, layer)?;
             let mask = keep.mask(&self.topology, layer);
             let mask = mask.contains(&false).then_some(mask.as_slice());
             let detail = format!("layer {}/{}", index + 1, keep.layers.len());
@@ -276,7 +302,7 @@ impl Model {
             false => None,
         };
         Ok(Head(weights::Linear::new(
-            source.tensor(name, &[vocab, hidden])?,
+            source.head(name, [vocab, hidden])?,
             bias,
         )))
     }
@@ -293,7 +319,8 @@ impl Model {
         weights::Source {
             checkpoint: &self.checkpoint,
             device: &self.device,
-            quantization: self.quantization,
+            rounding: self.rounding,
+            hidden: self.topology.hidden,
         }
     }
 }

@@ -3,6 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::event::Event;
+use super::rounding::Kind;
 use super::routing::route;
 use super::rows;
 use super::weights::Source;
@@ -209,7 +210,11 @@ impl Moe<'_> {
         let (gate, up) = gate_up.split_at_mut(inner * hidden);
         for (projection, values) in Projection::ALL.into_iter().zip([gate, up, &mut down]) {
             let name = || self.names.expert(self.layer, expert, projection);
-            self.source.round(values, name)?;
+            let shape = match projection {
+                Projection::Gate | Projection::Up => [inner, hidden],
+                Projection::Down => [hidden, inner],
+            };
+            self.source.round(values, &shape, Kind::Projection, name)?;
         }
         Ok(GatedMlp {
             gate_up: Tensor::from_vec(gate_up, (2 * inner, hidden), device)?,

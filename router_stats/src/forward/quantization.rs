@@ -2,7 +2,7 @@
 //!
 //! Owns which types there are, what a weight costs in them, and rounding f32
 //! values through them; the arithmetic is candle's. Which matrices are rounded
-//! is said by [`Names::is_projection`](crate::family::Names::is_projection),
+//! is said by [`Rounding`](super::Rounding),
 //! how a checkpoint is stored by [`Checkpoint`](crate::checkpoint::Checkpoint).
 //!
 //! A block is 32 or 256 consecutive values of a row-major matrix that share
@@ -22,7 +22,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use candle_core::quantized::k_quants::{
-    BlockQ2K, BlockQ3K, BlockQ4K, BlockQ4_0, BlockQ5K, BlockQ5_0, BlockQ6K, BlockQ8_0,
+    BlockQ2K, BlockQ3K, BlockQ4K, BlockQ4_0, BlockQ4_1, BlockQ5K, BlockQ5_0, BlockQ5_1, BlockQ6K,
+    BlockQ8_0,
 };
 use candle_core::quantized::{GgmlDType, GgmlType};
 use rayon::prelude::*;
@@ -108,20 +109,21 @@ impl Quantization {
     /// # Panics
     /// If the values are not whole [`block`](Self::block)s.
     pub fn round(self, values: &mut [f32]) -> Result<(), (usize, f32)> {
-        match self {
-            Self::Q8_0 => round::<BlockQ8_0>(values),
-            Self::Q6K => round::<BlockQ6K>(values),
-            Self::Q5K => round::<BlockQ5K>(values),
-            Self::Q5_0 => round::<BlockQ5_0>(values),
-            Self::Q4K => round::<BlockQ4K>(values),
-            Self::Q4_0 => round::<BlockQ4_0>(values),
-            Self::Q3K => round::<BlockQ3K>(values),
-            Self::Q2K => round::<BlockQ2K>(values),
-        }
-        match values.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(index) => Err((index, values[index])),
-        }
+        round_blocks(self.dtype(), values)
+    }
+
+    /// Blocks along rows of so many values, as mistral.rs chooses them: this
+    /// type's, or a type of 32 values in its place, or none.
+    pub fn row_blocks(self, width: usize) -> Option<GgmlDType> {
+        let instead = match self {
+            Self::Q6K => GgmlDType::Q5_1,
+            Self::Q5K => GgmlDType::Q5_0,
+            Self::Q4K => GgmlDType::Q4_1,
+            Self::Q3K | Self::Q2K => GgmlDType::Q4_0,
+            Self::Q8_0 | Self::Q5_0 | Self::Q4_0 => self.dtype(),
+        };
+        let mut blocks = [self.dtype(), instead].into_iter();
+        blocks.find(|it| width.is_multiple_of(it.block_size()))
     }
 
     fn dtype(self) -> GgmlDType {
@@ -157,6 +159,28 @@ impl FromStr for Quantization {
             expected: format!("one of {}", Self::ALL.map(Self::name).join(", ")),
             found: format!("`{text}`"),
         })
+    }
+}
+
+/// [`Quantization::round`] through any type of blocks that weights are stored
+/// as; other types leave values as they are.
+pub(super) fn round_blocks(blocks: GgmlDType, values: &mut [f32]) -> Result<(), (usize, f32)> {
+    match blocks {
+        GgmlDType::Q8_0 => round::<BlockQ8_0>(values),
+        GgmlDType::Q6K => round::<BlockQ6K>(values),
+        GgmlDType::Q5K => round::<BlockQ5K>(values),
+        GgmlDType::Q5_1 => round::<BlockQ5_1>(values),
+        GgmlDType::Q5_0 => round::<BlockQ5_0>(values),
+        GgmlDType::Q4K => round::<BlockQ4K>(values),
+        GgmlDType::Q4_1 => round::<BlockQ4_1>(values),
+        GgmlDType::Q4_0 => round::<BlockQ4_0>(values),
+        GgmlDType::Q3K => round::<BlockQ3K>(values),
+        GgmlDType::Q2K => round::<BlockQ2K>(values),
+        GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16 | GgmlDType::Q8_1 | GgmlDType::Q8K => {}
+    }
+    match values.iter().position(|value| !value.is_finite()) {
+        None => Ok(()),
+        Some(index) => Err((index, values[index])),
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{json, Value};
 
 use super::*;
 use crate::checkpoint::testing;
+use crate::family::Skip;
 use crate::progress::Silent;
 
 const TOKENS: [u32; 12] = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8];
@@ -129,4 +130,51 @@ fn weights_beyond_the_scales_are_refused_by_name() {
         format!("tensor `{large}`: cannot be q8_0: expected weights that f16 scales hold");
     assert!(error.contains(&expected), "{error}");
     model.block(1).unwrap();
+}
+
+/// Opens the model with `value` in the tensors of `layer` whose names contain one
+/// of `parts`.
+fn changed(layer: usize, parts: &[&str], value: f32) -> (tempfile::TempDir, Model) {
+    let (dir, model) = model(&config(), |name, values| {
+        let inside = name.strip_prefix(&format!("model.layers.{layer}."));
+        if inside.is_some_and(|inside| parts.iter().any(|part| inside.contains(part))) {
+            values.fill(value);
+        }
+    });
+    (dir, model.unwrap())
+}
+
+#[test]
+fn a_skipped_sublayer_adds_nothing_and_is_not_read() {
+    for (skip, parts, last) in [
+        ((true, false), ["self_attn.", "input_layernorm"], "o_proj."),
+        ((false, true), ["mlp.", "post_attention_"], "down_proj."),
+    ] {
+        let (attention, mlp) = skip;
+        // Layer 0 is dense.
+        let (_zeros, zeros) = changed(0, &[last], 0.0);
+        let (_poison, poison) = changed(0, &parts, f32::NAN);
+        assert!(poison.block(0).is_err());
+        let mut keep = Keep::all(poison.topology());
+        keep.skipped[0] = Skip { attention, mlp };
+        let found = hidden(&poison, Some(&keep));
+        assert_eq!(found, hidden(&zeros, None), "{skip:?}");
+        let (_whole, whole) = changed(0, &[], 0.0);
+        assert_ne!(found, hidden(&whole, None));
+    }
+}
+
+#[test]
+fn fewer_experts_a_token_are_a_model_that_says_so() {
+    let (_two, two) = model(&config(), |_, _| {});
+    let two = two.unwrap();
+    let mut config = config();
+    config["num_experts_per_tok"] = 1.into();
+    let (_one, one) = model(&config, |_, _| {});
+    let keep = Keep {
+        top_k: Some(1),
+        ..Keep::all(two.topology())
+    };
+    assert_eq!(hidden(&two, Some(&keep)), hidden(&one.unwrap(), None));
+    assert_ne!(hidden(&two, Some(&keep)), hidden(&two, None));
 }

@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::quantization::Quantization;
+use super::rounding::{Kind, Rounding};
 use crate::checkpoint::Checkpoint;
 use crate::{Error, Result};
 
@@ -11,8 +11,10 @@ use crate::{Error, Result};
 pub(super) struct Source<'a> {
     pub(super) checkpoint: &'a Checkpoint,
     pub(super) device: &'a Device,
-    /// What projections are rounded through.
-    pub(super) quantization: Option<Quantization>,
+    /// What becomes of weights.
+    pub(super) rounding: Option<Rounding>,
+    /// Width of the residual stream.
+    pub(super) hidden: usize,
 }
 
 impl Source<'_> {
@@ -22,8 +24,19 @@ impl Source<'_> {
     /// # Errors
     /// `MissingTensor`, `Shape`, `Dtype`, `Quantization`, `Scale` or `NonFinite`.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let values = self.values(name, shape)?;
+        let mut values = self.values(name, shape)?;
+        self.round(&mut values, shape, Kind::Other, || name.to_owned())?;
         Ok(Tensor::from_vec(values, shape, self.device)?)
+    }
+
+    /// Reads the head [V, H].
+    ///
+    /// # Errors
+    /// Those of [`tensor`](Self::tensor), and of [`round`](Self::round).
+    pub(super) fn head(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
+        let mut values = self.values(name, &shape)?;
+        self.round(&mut values, &shape, Kind::Head, || name.to_owned())?;
+        Ok(Tensor::from_vec(values, &shape, self.device)?)
     }
 
     /// Reads a matrix [out, in] that quantisation rounds.
@@ -32,7 +45,7 @@ impl Source<'_> {
     /// Those of [`tensor`](Self::tensor), and of [`round`](Self::round).
     pub(super) fn projection(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
         let mut values = self.values(name, &shape)?;
-        self.round(&mut values, || name.to_owned())?;
+        self.round(&mut values, &shape, Kind::Projection, || name.to_owned())?;
         Ok(Tensor::from_vec(values, &shape, self.device)?)
     }
 
@@ -49,23 +62,36 @@ impl Source<'_> {
         Ok(Linear::new(weight, bias))
     }
 
-    /// Rounds the values of the matrix called `name`, if weights are quantised.
+    /// Rounds the values of the weight called `name`, if weights are rounded.
     ///
     /// # Errors
     /// `Unquantizable` if they are too large for the type's scales.
-    pub(super) fn round(&self, values: &mut [f32], name: impl FnOnce() -> String) -> Result<()> {
-        let Some(quantization) = self.quantization else {
+    pub(super) fn round(
+        &self,
+        values: &mut [f32],
+        shape: &[usize],
+        kind: Kind,
+        name: impl FnOnce() -> String,
+    ) -> Result<()> {
+        let Some(rounding) = self.rounding else {
             return Ok(());
         };
-        quantization
-            .round(values)
-            .map_err(|(index, value)| Error::Unquantizable {
+        let width = shape.last().copied().unwrap_or(1);
+        let rounded = rounding.round(values, width, self.hidden, kind);
+        rounded.map_err(|(index, value)| match rounding.quantization() {
+            Some(quantization) => Error::Unquantizable {
                 path: self.checkpoint.dir().to_path_buf(),
                 tensor: name(),
                 quantization,
                 expected: "weights that f16 scales hold".to_owned(),
                 found: format!("{value} at element {index} once rounded"),
-            })
+            },
+            None => Error::Structure {
+                what: name(),
+                expected: "finite weights".to_owned(),
+                found: format!("{value} at element {index} once rounded"),
+            },
+        })
     }
 
     fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {

@@ -161,6 +161,66 @@ fn a_dropped_layer_is_gone() {
 }
 
 #[test]
+fn a_dropped_sublayer_is_gone() {
+    let fixture = fixture(Stored::PerExpert, false);
+    let all = Keep::all(&fixture.topology);
+    let before = size(&fixture, &all);
+    let mut keep = all.clone();
+    keep.skipped[3].attention = true;
+    let after = size(&fixture, &keep);
+    // The norm before the experts stays with them.
+    assert_eq!(before.parameters - after.parameters, ATTENTION - 8);
+    assert_eq!(before.bytes - after.bytes, 2 * (ATTENTION - 8));
+    assert_eq!(
+        (after.layers, &after.experts_per_layer),
+        (4, &before.experts_per_layer)
+    );
+}
+
+#[test]
+fn zeros_stand_in_the_place_of_experts() {
+    for stored in [Stored::PerExpert, Stored::Stacked] {
+        let fixture = fixture(stored, false);
+        let all = Keep::all(&fixture.topology);
+        let before = size(&fixture, &all);
+        let mut keep = all.clone();
+        keep.skipped[2].mlp = true;
+        let after = size(&fixture, &keep);
+        // As wide as the dense layer; the router goes too, the norm stays.
+        let gone = 6 * (EXPERT + 8) - DENSE;
+        assert_eq!(before.parameters - after.parameters, gone);
+        assert_eq!(before.bytes - after.bytes, 2 * gone);
+        assert_eq!(after.experts_per_layer, [6, 0, 0, 6]);
+        let active = (2 * EXPERT + 6 * 8) as i64 - DENSE as i64;
+        let found = before.active_parameters as i64 - after.active_parameters as i64;
+        assert_eq!(found, active);
+        let q8 = |keep| quantized(&fixture, keep, Quantization::Q8_0).bytes;
+        let projections = (6 * EXPERT - DENSE) / 32 * 34;
+        assert_eq!(q8(&all) - q8(&keep), projections + 2 * 6 * 8);
+        // Without the dense layer, they are narrow.
+        keep.skipped[1].mlp = true;
+        let narrow = size(&fixture, &keep);
+        assert_eq!(
+            after.parameters - narrow.parameters + 2 * 3 * 8 * 32,
+            2 * DENSE
+        );
+    }
+}
+
+#[test]
+fn fewer_experts_a_token_are_active() {
+    let fixture = fixture(Stored::PerExpert, false);
+    let all = Keep::all(&fixture.topology);
+    let one = Keep {
+        top_k: Some(1),
+        ..all.clone()
+    };
+    let (two, one) = (size(&fixture, &all), size(&fixture, &one));
+    assert_eq!(two.parameters, one.parameters);
+    assert_eq!(two.active_parameters - one.active_parameters, 3 * EXPERT);
+}
+
+#[test]
 fn a_tied_head_that_is_stored_has_bytes_but_no_parameters() {
     let tied = fixture(Stored::PerExpert, true);
     let untied = fixture(Stored::PerExpert, false);

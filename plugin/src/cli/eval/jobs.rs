@@ -51,6 +51,7 @@ impl Jobs<'_> {
             evaluation: None,
             // The engine knows.
             uneven_weights: None,
+            max_seq_len: None,
             device: self.model.device()?,
             cache: self.cache.clone(),
             reporter: self.console.clone(),

@@ -8,8 +8,9 @@ use crate::allocate::ALLOCATORS;
 use crate::cache::Cache;
 use crate::cli::args::default_allocator;
 use crate::cli::progress::Console;
-use crate::pipeline::{self, Model, Texts};
-use crate::plan::{self, ExpertBudget, LayerBudget, PlanOptions, ValidPlan};
+use crate::layers::Unit;
+use crate::pipeline::{self, Grounds, Model, SearchOn, Texts};
+use crate::plan::{self, ExpertBudget, PlanOptions, ValidPlan};
 use crate::saliency::CRITERIA;
 
 /// Stands for every criterion, allocator or type.
@@ -25,7 +26,7 @@ pub(super) fn made(
     cache: &Cache,
     console: &Console,
 ) -> crate::Result<Vec<(String, ValidPlan)>> {
-    if args.prune_experts.is_empty() && args.drop_layers.is_none() {
+    if args.prune_experts.is_empty() && !args.layers.asks() {
         return Ok(Vec::new());
     }
     let fractions: Vec<Option<f64>> = if args.prune_experts.is_empty() {
@@ -43,15 +44,13 @@ pub(super) fn made(
     let mut wanted = Vec::new();
     for fraction in fractions {
         for (criterion, allocator) in methods.clone() {
-            let options = args.constraints.apply(PlanOptions {
+            let options = args.constraints.apply(args.layers.apply(PlanOptions {
                 criterion: criterion.to_owned(),
                 allocator: allocator.to_owned(),
                 experts: fraction.map(ExpertBudget::Fraction),
-                drop_layers: args.drop_layers,
-                layer_criterion: args.layer_criterion.clone(),
                 seed: args.seed,
                 ..PlanOptions::default()
-            });
+            }));
             plan::check(&options, model.topology())?;
             wanted.push((name(&options), options));
             if fraction.is_none() {
@@ -60,35 +59,29 @@ pub(super) fn made(
             }
         }
     }
-    let stats = match &args.stats {
-        Some(path) => Stats::read(path)?,
+    let calibration = args.calibration.options(args.seed);
+    let (stats, corpus) = match &args.stats {
+        Some(path) => (Stats::read(path)?, None),
         None => {
             let corpus =
                 Texts::new(&args.calibration.calibration, model, cache, console)?.calibration;
-            pipeline::measure(
-                model,
-                &corpus,
-                &args.calibration.options(args.seed),
-                cache,
-                console,
-            )?
-            .read()?
+            let measured = pipeline::measure(model, &corpus, &calibration, cache, console)?;
+            (measured.read()?, Some(corpus))
         }
     };
-    wanted
-        .into_iter()
-        .map(|(name, options)| {
-            Ok((
-                name,
-                plan::plan(
-                    &stats,
-                    model.checkpoint(),
-                    model.family(),
-                    model.topology(),
-                    &options,
-                )?,
-            ))
-        })
+    let pack = calibration.pack();
+    let grounds = Grounds {
+        stats: &stats,
+        text: corpus.as_ref().map(|corpus| SearchOn {
+            corpus,
+            pack: &pack,
+        }),
+    };
+    let plan =
+        |options: &PlanOptions| pipeline::planner(model, grounds, options, cache, console)?.plan();
+    let plans = wanted.into_iter();
+    plans
+        .map(|(name, options)| Ok((name, plan(&options)?)))
         .collect()
 }
 
@@ -101,7 +94,7 @@ pub(super) fn named(asked: &[String], all: impl Iterator<Item = &'static str>) -
     }
 }
 
-/// `reap 0.5, drop 2`; `reap lamp 0.5` with another allocator than the default.
+/// `reap 0.5, drop 2, top 4`; `reap lamp 0.5` with another allocator than the default.
 fn name(options: &PlanOptions) -> String {
     let mut method = options.criterion.clone();
     if options.allocator != default_allocator() {
@@ -112,13 +105,16 @@ fn name(options: &PlanOptions) -> String {
         Some(ExpertBudget::Keep(kept)) => Some(format!("{method} keep {kept}")),
         None => None,
     };
-    let layers = options.drop_layers.map(|layers| match layers {
-        LayerBudget::Count(count) => format!("drop {count}"),
-        LayerBudget::Fraction(fraction) => format!("drop {fraction}"),
+    let layers = options.drops().map(|(unit, budget)| match unit {
+        Unit::Layer => format!("drop {budget}"),
+        Unit::Attention => format!("drop {budget} attention"),
+        Unit::Moe => format!("drop {budget} MoE"),
     });
+    let top_k = options.top_k.map(|top_k| format!("top {top_k}"));
     experts
         .into_iter()
         .chain(layers)
+        .chain(top_k)
         .collect::<Vec<_>>()
         .join(", ")
 }

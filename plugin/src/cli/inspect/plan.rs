@@ -1,5 +1,7 @@
 //! A plan as a table.
 
+use router_stats::family::Skip;
+
 use super::{experts, short};
 use crate::cli::table::Table;
 use crate::format;
@@ -39,6 +41,7 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
                 domains.join(", ")
             ),
         ]);
+    memory_rows(&mut facts, plan);
     if let Some(search) = &method.search {
         facts.row([
             "searched",
@@ -52,6 +55,10 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
             ),
         ]);
     }
+    let gone = sublayers(plan);
+    if !gone.is_empty() {
+        facts.row(["sublayers", &gone.join("; ")]);
+    }
     constraint_rows(&mut facts, plan);
 
     let mut layers = Table::new(&[
@@ -63,11 +70,11 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
         "strongest removed",
     ]);
     for layer in &plan.layers {
-        if layer.dropped {
+        if let (Some(fate), false) = (layer.fate(), layer.keeps_mlp()) {
             layers.row([
                 layer.layer.to_string(),
                 format!("{:.4}", layer.block_influence),
-                "dropped".to_owned(),
+                fate.to_owned(),
             ]);
             continue;
         }
@@ -82,7 +89,10 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
         layers.row([
             layer.layer.to_string(),
             format!("{:.4}", layer.block_influence),
-            layer.kept.len().to_string(),
+            match layer.fate() {
+                Some(fate) => format!("{} ({fate})", layer.kept.len()),
+                None => layer.kept.len().to_string(),
+            },
             layer.removed.len().to_string(),
             score(&layer.kept, f64::min),
             score(&layer.removed, f64::max),
@@ -92,6 +102,37 @@ pub(in crate::cli) fn plan_table(plan: &Plan) -> String {
         "{facts}\n\n{}\n\n{layers}",
         sizes(&plan.before, &plan.after, &[])
     )
+}
+
+/// Adds how weights are stored, and the memory that it was made to fit.
+fn memory_rows(facts: &mut Table, plan: &Plan) {
+    if let Some(weights) = plan.weights {
+        facts.row(["weights as", weights.name()]);
+    }
+    if let Some(fit) = plan.method.asked.fit {
+        facts.row([
+            "memory",
+            &format!(
+                "{} of {}, with {} requests of {} tokens at a time",
+                format::bytes(fit.predicted),
+                format::bytes(fit.bytes),
+                fit.traffic.sequences,
+                format::count(fit.traffic.tokens as u64)
+            ),
+        ]);
+    }
+}
+
+/// What goes of layers that stay: `without attention 3 5`, `without experts 7`.
+fn sublayers(plan: &Plan) -> Vec<String> {
+    let of = |what: &str, goes: fn(Skip) -> bool| {
+        let layers = plan.layers.iter().filter(|layer| goes(layer.skipped));
+        let layers: Vec<String> = layers.map(|layer| layer.layer.to_string()).collect();
+        (!layers.is_empty()).then(|| format!("without {what} {}", layers.join(" ")))
+    };
+    let attention = of("attention", |skip| skip.attention);
+    let mlp = of("experts or MLP", |skip| skip.mlp);
+    attention.into_iter().chain(mlp).collect()
 }
 
 /// Adds what stays whatever its score, and what that leaves of each domain.

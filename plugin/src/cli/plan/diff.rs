@@ -125,12 +125,14 @@ fn layers(names: &[String; 2], different: &[&LayerDifference]) -> String {
         .words(3)
         .words(4);
     for layer in different {
-        let kept = |index: usize| match layer.dropped[index] {
-            true => "dropped".to_owned(),
-            false => layer.kept[index].to_string(),
+        let kept = |index: usize| match layer.fate[index] {
+            Some(fate) if layer.kept[index] == 0 => fate.to_owned(),
+            Some(fate) => format!("{} ({fate})", layer.kept[index]),
+            None => layer.kept[index].to_string(),
         };
-        // Of a layer that goes, no list is needed.
-        let list = |experts: &[usize]| match layer.dropped.contains(&true) {
+        // Of experts that all go, no list is needed.
+        let all_go = |plan: usize| layer.dropped[plan] || layer.skipped[plan].mlp;
+        let list = |experts: &[usize]| match all_go(0) || all_go(1) {
             true => String::new(),
             false => {
                 let experts: Vec<String> = experts.iter().map(ToString::to_string).collect();

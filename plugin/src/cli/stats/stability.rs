@@ -17,7 +17,7 @@ const NAMED: usize = 6;
 
 /// Arguments of `stats stability`.
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers"]).required(true).multiple(true)))]
+#[command(group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k"]).required(true).multiple(true)))]
 pub(super) struct Args {
     /// Statistics of parts of a text, such as those of `calibrate --shard`; the
     /// more parts, the better

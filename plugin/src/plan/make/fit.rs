@@ -19,34 +19,35 @@ impl Planner<'_> {
     /// [`Error::TargetTooSmall`] if no plan fits; those of
     /// [`plan`](Planner::plan).
     pub(super) fn fit(&self, target: SizeTarget) -> Result<ValidPlan> {
-        let everything = self.within(None)?;
-        if target.holds(&everything.plan().after) {
-            return Ok(everything);
-        }
-        let mut fits = None;
-        let mut smallest = everything.plan().after.clone();
-        // Plans for smaller budgets are nested in those for larger ones, so
-        // sizes rise with what is kept.
-        let (mut low, mut high) = bounds(self.target.topology());
-        while low < high {
-            let kept = low + (high - low) / 2;
-            match self.within(Some(ExpertBudget::Keep(kept))) {
-                Ok(plan) if target.holds(&plan.plan().after) => {
-                    fits = Some(plan);
-                    low = kept + 1;
-                }
-                Ok(plan) => {
-                    smallest = plan.plan().after.clone();
-                    high = kept;
-                }
-                // Rounded up to whole groups, it is everything.
-                Err(Error::NoExpertRemoved { .. }) => high = kept,
-                // Fewer have no room for what is protected either.
-                Err(Error::ProtectedExperts { .. }) => low = kept + 1,
-                Err(error) => return Err(error),
+        let mut smallest = None;
+        let fits = self.most(&mut |plan| {
+            let after = &plan.plan().after;
+            let fits = target.holds(after);
+            if !fits {
+                smallest = Some(after.clone());
             }
+            Ok(fits)
+        })?;
+        fits.ok_or_else(|| Error::TargetTooSmall {
+            target,
+            smallest: smallest.unwrap_or_else(|| self.before.clone()),
+        })
+    }
+
+    /// The plan that keeps most experts of those that `accepts`, as if it
+    /// accepted every plan that keeps fewer; `None` if there is none.
+    ///
+    /// # Errors
+    /// Those of [`plan`](Planner::plan) and of `accepts`.
+    pub fn most(
+        &self,
+        accepts: &mut dyn FnMut(&ValidPlan) -> Result<bool>,
+    ) -> Result<Option<ValidPlan>> {
+        let everything = self.within(None)?;
+        if accepts(&everything)? {
+            return Ok(Some(everything));
         }
-        fits.ok_or(Error::TargetTooSmall { target, smallest })
+        Ok(self.divide(accepts)?.0)
     }
 
     /// The plan that keeps fewest experts of those that `accepts`, as if it
@@ -55,22 +56,40 @@ impl Planner<'_> {
     /// # Errors
     /// Those of [`plan`](Planner::plan) and of `accepts`.
     pub fn fewest(&self, accepts: &mut dyn FnMut(&ValidPlan) -> Result<bool>) -> Result<ValidPlan> {
-        let mut fewest = None;
-        let (mut low, mut high) = bounds(self.target.topology());
+        let (_, fewest) = self.divide(&mut |plan| Ok(!accepts(plan)?))?;
+        fewest.map_or_else(|| self.within(None), Ok)
+    }
+
+    /// Halves the range of budgets until it knows the last plan that is `below`
+    /// and the first that is not, as if all that keep fewer experts than one
+    /// that is below were below too: plans for smaller budgets are nested in
+    /// those for larger ones.
+    fn divide(
+        &self,
+        below: &mut dyn FnMut(&ValidPlan) -> Result<bool>,
+    ) -> Result<(Option<ValidPlan>, Option<ValidPlan>)> {
+        let (mut last, mut first) = (None, None);
+        let (mut low, mut high) = bounds(self.choice.topology());
         while low < high {
             let kept = low + (high - low) / 2;
             match self.within(Some(ExpertBudget::Keep(kept))) {
                 Ok(plan) if !removes_experts(&plan) => high = kept,
-                Ok(plan) if accepts(&plan)? => {
-                    fewest = Some(plan);
+                Ok(plan) if below(&plan)? => {
+                    last = Some(plan);
+                    low = kept + 1;
+                }
+                Ok(plan) => {
+                    first = Some(plan);
                     high = kept;
                 }
-                Ok(_) | Err(Error::ProtectedExperts { .. }) => low = kept + 1,
+                // Fewer have no room for what is protected either.
+                Err(Error::ProtectedExperts { .. }) => low = kept + 1,
+                // Rounded up to whole groups, it is everything.
                 Err(Error::NoExpertRemoved { .. }) => high = kept,
                 Err(error) => return Err(error),
             }
         }
-        fewest.map_or_else(|| self.within(None), Ok)
+        Ok((last, first))
     }
 
     fn within(&self, budget: Option<ExpertBudget>) -> Result<ValidPlan> {
@@ -90,12 +109,16 @@ pub fn check_target(
     family: &dyn Family,
     topology: &Topology,
 ) -> Result<()> {
-    let (Some(target), None) = (options.target, options.drop_layers) else {
+    let Some(target) = options.target.filter(|_| options.drops().next().is_none()) else {
         return Ok(());
     };
-    let mut keep = Keep::all(topology);
+    let mut keep = Keep {
+        top_k: options.top_k,
+        ..Keep::all(topology)
+    };
+    let routed = keep.routed(topology).into_owned();
     for (layer, experts) in keep.experts.iter_mut().enumerate() {
-        if let Some(moe) = topology.moe(layer) {
+        if let Some(moe) = routed.moe(layer) {
             experts.truncate(moe.router.floor());
         }
     }
@@ -107,7 +130,7 @@ pub fn check_target(
 }
 
 fn removes_experts(plan: &ValidPlan) -> bool {
-    let mut layers = plan.plan().layers.iter().filter(|layer| !layer.dropped);
+    let mut layers = plan.plan().layers.iter().filter(|layer| layer.keeps_mlp());
     layers.any(|layer| !layer.removed.is_empty())
 }
 

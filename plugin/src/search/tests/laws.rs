@@ -7,7 +7,7 @@ use rand::RngExt;
 use router_stats::stats::Stats;
 
 use super::*;
-use crate::pipeline::{measure, searched, Calibration, SearchOn};
+use crate::pipeline::{measure, searched, Calibration, Grounds, SearchOn};
 use crate::plan::{ExpertBudget, ExpertId, PlanOptions, Planner, SearchOptions, ValidPlan};
 
 /// A model, its text and its statistics.
@@ -45,8 +45,12 @@ impl Case {
             corpus: &self.corpus,
             pack: &pack,
         };
+        let grounds = Grounds {
+            stats: &self.stats,
+            text: Some(on),
+        };
         let by = options.search.as_ref().unwrap();
-        searched(&self.model, &self.stats, options, by, on, cache, reporter)
+        searched(&self.model, grounds, options, by, cache, reporter)
     }
 
     fn planner<'a>(&'a self, options: &'a PlanOptions) -> Planner<'a> {

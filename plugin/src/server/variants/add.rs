@@ -1,15 +1,17 @@
 //! A variant that a client asks for: made, loaded, then listed.
 
+use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::problem::Problem;
+use super::problem::conflict;
 use super::variant::{Origin, Variant};
 use super::{entry, Variants};
 use crate::cache;
 use crate::pipeline::Change;
 use crate::plan::{ExpertBudget, Plan, PlanOptions};
+use crate::server::problem::Problem;
 
 /// Characters of a name, at most.
 const LONGEST_NAME: usize = 128;
@@ -36,10 +38,8 @@ impl Wanted {
         match (self.plan.take(), self.prune_experts) {
             (Some(plan), None) => {
                 if self.criterion.is_some() {
-                    return Err(Problem::refused(
-                        "criterion",
-                        "`criterion` goes with `prune_experts`; a plan has its own".to_owned(),
-                    ));
+                    let message = "`criterion` goes with `prune_experts`; a plan has its own";
+                    return Err(Problem::new(StatusCode::BAD_REQUEST, message));
                 }
                 let name = format!("plan-{}", short_hash(&plan)?);
                 Ok(Change::Given { name, plan })
@@ -52,10 +52,10 @@ impl Wanted {
                 nested_with: Vec::new(),
                 ..method
             }))),
-            (None, None) | (Some(_), Some(_)) => Err(Problem::refused(
-                "plan",
-                "expected either `plan` or `prune_experts`".to_owned(),
-            )),
+            (None, None) | (Some(_), Some(_)) => {
+                let message = "expected either `plan` or `prune_experts`";
+                Err(Problem::new(StatusCode::BAD_REQUEST, message))
+            }
         }
     }
 }
@@ -65,7 +65,11 @@ impl Variants {
     pub(super) fn expect_changeable(&self) -> Result<(), Problem> {
         match self.changeable {
             true => Ok(()),
-            false => Err(Problem::forbidden()),
+            false => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "Variants are changed only on a server that has an API key or that only this \
+                 machine can reach",
+            )),
         }
     }
 
@@ -109,7 +113,7 @@ impl Variants {
         }
         let listed = self.table.list();
         let place = listed.iter().position(|listed| listed.variant.id == id);
-        let place = place.ok_or_else(|| Problem::conflict(format!("`{id}` was removed again")))?;
+        let place = place.ok_or_else(|| conflict(format!("`{id}` was removed again")))?;
         Ok(entry::entry(&listed[place], place == 0))
     }
 }
@@ -120,10 +124,8 @@ fn checked(id: String) -> Result<String, Problem> {
     if (1..=LONGEST_NAME).contains(&id.len()) && id.chars().all(fits) {
         return Ok(id);
     }
-    Err(Problem::refused(
-        "id",
-        format!("expected 1 to {LONGEST_NAME} letters, digits and any of `._:-`"),
-    ))
+    let expected = format!("1 to {LONGEST_NAME} letters, digits and any of ._:-");
+    Err(Problem::field("id", &expected, &id.into()))
 }
 
 /// The first digits of a plan's hash.

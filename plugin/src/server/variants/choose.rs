@@ -1,22 +1,19 @@
 //! A request → the variant that its `model` field names.
 //!
-//! Every route of the engine is reached through here. A body that is not JSON,
-//! or whose `model` is not a string, goes to the default, which refuses it as
-//! the engine does; so does a request without a body.
+//! A body that is not JSON, or whose `model` is not a string, goes to the
+//! default, which refuses it; so does a request without a body.
 
 use std::sync::Arc;
 
 use axum::body::{to_bytes, Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 
 use super::traffic::Sample;
 use super::Variants;
-
-/// Bytes of a request's body; the engine's own limit.
-const MOST_BYTES: usize = 50 << 20;
+use crate::server::problem::Problem;
 
 /// The field of a request that matters here.
 #[derive(Deserialize, Default)]
@@ -26,15 +23,11 @@ struct Named {
 
 /// Has the variant that the request names answer it.
 pub(super) async fn answer(State(variants): State<Arc<Variants>>, request: Request) -> Response {
-    if request.method() != Method::POST {
-        return match variants.table.find(None) {
-            Ok(variant) => variant.answer(request).await,
-            Err(problem) => problem.into_response(),
-        };
-    }
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, MOST_BYTES).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "length limit exceeded").into_response();
+    // `limits` has read it, and found it not too large.
+    let Ok(body) = to_bytes(body, usize::MAX).await else {
+        let message = "The body of the request is not whole";
+        return Problem::new(StatusCode::BAD_REQUEST, message).into_response();
     };
     let name = name(&body);
     match variants.table.find(name.as_deref()) {

@@ -7,6 +7,7 @@ use crate::engine::load::{Engine, Ready};
 use crate::engine::EngineOptions;
 use crate::pipeline::{Change, Job};
 use crate::plan::PlanOptions;
+use crate::server::model;
 use crate::Result;
 
 /// Makes variants of one model.
@@ -108,6 +109,13 @@ impl Maker {
     /// Those of the engine.
     pub(super) async fn load(&self, made: Made, origin: Origin) -> Result<Variant> {
         let engine = Engine::start(made.ready, &self.engine).await?;
-        Variant::new(engine, made.change, origin, made.bytes)
+        let routes = model::routes(&engine)?;
+        Ok(Variant::new(
+            engine,
+            routes,
+            made.change,
+            origin,
+            made.bytes,
+        ))
     }
 }

@@ -50,8 +50,11 @@ mod variant;
 
 use std::sync::Arc;
 
-use axum::Router;
+use serde_json::Value;
 
+pub(super) use routes::routes;
+
+use super::options::ServerOptions;
 use crate::engine::EngineOptions;
 use crate::format;
 use crate::pipeline::{Change, Job, Outcome};
@@ -66,8 +69,6 @@ use variant::Origin;
 pub struct VariantOptions {
     /// What else becomes of the model, beside what its job says.
     pub beside: Vec<Change>,
-    /// Whether clients may add and remove variants.
-    pub changeable: bool,
     /// Tokens of requests that are kept in memory to learn from; `None` keeps
     /// nothing.
     pub sample: Option<usize>,
@@ -92,6 +93,7 @@ impl Variants {
         job: Job,
         engine: EngineOptions,
         options: &VariantOptions,
+        server: &ServerOptions,
     ) -> Result<Arc<Self>> {
         let reporter = job.reporter.clone();
         let changes = [&[job.change.clone()][..], &options.beside].concat();
@@ -147,7 +149,7 @@ impl Variants {
         Ok(Arc::new(Self {
             table,
             maker,
-            changeable: options.changeable,
+            changeable: server.api_key.is_some() || server.loopback,
             sample,
         }))
     }
@@ -160,9 +162,20 @@ impl Variants {
             .collect()
     }
 
-    /// The routes of all variants, and those about them.
-    pub(super) fn router(self: Arc<Self>) -> Router {
-        routes::router(self)
+    /// The name of the variant that answers where none is named.
+    pub(super) fn default_id(&self) -> Option<String> {
+        let listed = self.table.list();
+        listed.first().map(|listed| listed.variant.id.clone())
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.table.list().len()
+    }
+
+    /// How much of what clients ask is kept; `None` if nothing is to be.
+    pub(super) fn traffic(&self) -> Option<Value> {
+        self.sample.as_ref().map(|sample| sample.describe())
     }
 }
 

@@ -9,11 +9,12 @@
 use serde::Deserialize;
 use serde_json::{json, Value};
 
-use super::problem::Problem;
+use super::problem::conflict;
 use super::variant::{Origin, Variant};
 use super::{traffic, Variants};
 use crate::pipeline::{self, Beside, Change};
 use crate::plan::{diff, Plan, PlanOptions, Relation};
+use crate::server::problem::Problem;
 
 /// What stands before the number of times that a variant has learnt.
 const LEARNT: &str = "-traffic-";
@@ -33,31 +34,25 @@ impl Variants {
     pub(super) async fn recalibrate(&self, asked: Asked) -> Result<Value, Problem> {
         let weight = asked.weight.unwrap_or(1.0);
         if !(weight.is_finite() && weight > 0.0) {
-            return Err(Problem::refused(
-                "weight",
-                format!("expected a number above 0, found {weight}"),
-            ));
+            return Err(Problem::field("weight", "a number above 0", &weight.into()));
         }
         let sample = self.sample.as_ref().ok_or_else(|| {
-            Problem::conflict(
-                "No requests are kept to learn from; start the server with --learn-from-traffic N."
-                    .to_owned(),
+            conflict(
+                "no requests are kept to learn from; start the server with --learn-from-traffic N",
             )
         })?;
         let _turn = self.maker.turn().await;
         let old = self.table.find(asked.model.as_deref())?;
         let plan = old.outcome.plan.as_ref().ok_or_else(|| {
-            Problem::conflict(format!(
-                "`{}` is the model as it is: there is no plan to make again.",
+            conflict(format!(
+                "`{}` is the model as it is: there is no plan to make again",
                 old.id
             ))
         })?;
         let about = sample.describe();
         let documents = sample.texts();
         if documents.is_empty() {
-            return Err(Problem::conflict(
-                "No request was kept yet to learn from.".to_owned(),
-            ));
+            return Err(conflict("no request was kept yet to learn from"));
         }
         let beside = Beside {
             domain: traffic::DOMAIN,

@@ -14,26 +14,26 @@ use serde::Deserialize;
 use serde_json::{json, Value};
 
 use super::add::Wanted;
-use super::problem::Problem;
+use super::problem::unread;
 use super::recalibrate::Asked;
 use super::table::DEFAULT;
 use super::{choose, entry, Variants};
+use crate::server::problem::Problem;
 
-/// Bytes of a request to add a variant: a plan of 100,000 experts.
-const MOST_BYTES: usize = 16 << 20;
-
-/// All routes; those that are not here are the engine's.
-pub(super) fn router(variants: Arc<Variants>) -> Router {
+/// What is asked of the variants, and about them.
+pub(in crate::server) fn routes(variants: &Arc<Variants>) -> Router {
     Router::new()
+        .route("/v1/chat/completions", post(choose::answer))
+        .route("/v1/completions", post(choose::answer))
         .route("/v1/models", get(models))
-        .route("/v1/models/{id}", get(model).fallback(choose::answer))
+        .route("/v1/models/{id}", get(model))
         .route("/v1/pruning", get(pruning))
         .route("/v1/variants", get(list).post(add))
         .route("/v1/variants/{id}", delete(remove))
         .route("/v1/recalibrate", post(recalibrate))
-        .layer(DefaultBodyLimit::max(MOST_BYTES))
-        .fallback(choose::answer)
-        .with_state(variants)
+        // `limits` has one for all routes.
+        .layer(DefaultBodyLimit::disable())
+        .with_state(variants.clone())
 }
 
 async fn models(State(variants): State<Arc<Variants>>) -> Json<Value> {
@@ -78,8 +78,7 @@ async fn list(State(variants): State<Arc<Variants>>) -> Json<Value> {
     let data: Vec<Value> = entries
         .map(|(place, listed)| entry::entry(listed, place == 0))
         .collect();
-    let traffic = variants.sample.as_ref().map(|sample| sample.describe());
-    Json(json!({ "object": "list", "data": data, "traffic": traffic }))
+    Json(json!({ "object": "list", "data": data, "traffic": variants.traffic() }))
 }
 
 async fn add(
@@ -87,7 +86,7 @@ async fn add(
     wanted: Result<Json<Wanted>, JsonRejection>,
 ) -> Result<Response, Problem> {
     variants.expect_changeable()?;
-    let Json(wanted) = wanted?;
+    let Json(wanted) = wanted.map_err(unread)?;
     let entry = apart(async move { variants.add(wanted).await }).await?;
     Ok((StatusCode::CREATED, Json(entry)).into_response())
 }
@@ -107,7 +106,7 @@ async fn recalibrate(
     asked: Result<Json<Asked>, JsonRejection>,
 ) -> Result<Json<Value>, Problem> {
     variants.expect_changeable()?;
-    let Json(asked) = asked?;
+    let Json(asked) = asked.map_err(unread)?;
     apart(async move { variants.recalibrate(asked).await })
         .await
         .map(Json)
@@ -119,6 +118,9 @@ async fn apart<T: Send + 'static>(
 ) -> Result<T, Problem> {
     match tokio::spawn(work).await {
         Ok(done) => done,
-        Err(error) => Err(Problem::failed(error.to_string())),
+        Err(error) => Err(Problem::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )),
     }
 }

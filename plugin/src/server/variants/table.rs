@@ -7,8 +7,9 @@
 
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::problem::Problem;
+use super::problem::{conflict, unknown_model};
 use super::variant::{InUse, Variant};
+use crate::server::problem::Problem;
 
 /// Stands for the default in requests.
 pub(super) const DEFAULT: &str = "default";
@@ -80,7 +81,7 @@ impl Table {
         let other = place(&listed, id);
         let own = except.and_then(|except| place(&listed, except));
         if id == DEFAULT || (other.is_some() && other != own) {
-            return Err(Problem::taken(id));
+            return Err(conflict(format!("`{id}` is the name of another variant")));
         }
         Ok(())
     }
@@ -121,7 +122,7 @@ impl Table {
         let mut listed = self.write();
         match listed.iter().position(|listed| listed.variant.id == id) {
             None => Err(unknown(id, &listed)),
-            Some(0) => Err(Problem::conflict(format!(
+            Some(0) => Err(conflict(format!(
                 "`{id}` is the default; to put another in its place, add that with `\"replace\": \"{id}\"`"
             ))),
             Some(place) => Ok(listed.remove(place).variant),
@@ -134,5 +135,5 @@ fn unknown(name: &str, listed: &[Listed]) -> Problem {
         .iter()
         .map(|listed| listed.variant.id.as_str())
         .collect();
-    Problem::unknown_model(name, &known.join(", "))
+    unknown_model(name, &known.join(", "))
 }

@@ -1,4 +1,4 @@
-//! A loaded model behind its own layers and routes.
+//! A loaded model behind its own routes.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,9 +14,7 @@ use tower_service::Service;
 
 use crate::engine::load::Engine;
 use crate::pipeline::{Change, Outcome};
-use crate::server::model;
 use crate::server::sent::until_sent;
-use crate::Result;
 
 /// Where a variant comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -57,31 +55,33 @@ pub(super) struct Variant {
     pub(super) bytes: u64,
     /// When it was loaded, in seconds since 1970.
     pub(super) created: u64,
-    router: Router,
+    routes: Router,
     running: watch::Sender<usize>,
     // Keeps the engine's thread alive.
     _engine: Arc<MistralRs>,
 }
 
 impl Variant {
-    /// Puts an engine behind its routes.
-    ///
-    /// # Errors
-    /// If there is no tokenizer.
-    pub(super) fn new(engine: Engine, change: Change, origin: Origin, bytes: u64) -> Result<Self> {
-        let router = model::routes(&engine)?;
+    /// A variant that `routes` answer for.
+    pub(super) fn new(
+        engine: Engine,
+        routes: Router,
+        change: Change,
+        origin: Origin,
+        bytes: u64,
+    ) -> Self {
         let since = SystemTime::now().duration_since(UNIX_EPOCH);
-        Ok(Self {
+        Self {
             id: engine.id,
             origin,
             change,
             outcome: engine.outcome,
             bytes,
             created: since.map_or(0, |since| since.as_secs()),
-            router,
+            routes,
             running: watch::Sender::new(0),
             _engine: engine.mistralrs,
-        })
+        }
     }
 
     /// Requests that are being answered.
@@ -108,8 +108,8 @@ impl InUse {
 
     /// Answers `request`, and holds the variant until the answer is sent.
     pub(super) async fn answer(self, request: Request) -> Response {
-        let mut router = self.0.router.clone();
-        let answer: Result<Response, Infallible> = router.call(request).await;
+        let mut routes = self.0.routes.clone();
+        let answer: Result<Response, Infallible> = routes.call(request).await;
         let Ok(answer) = answer;
         until_sent(answer, self, drop)
     }

@@ -1,4 +1,6 @@
 use super::loss::DomainLoss;
+use router_stats::family::Skip;
+
 use super::*;
 use crate::plan::{
     Asked, Constraints, DomainShare, ExpertBudget, ExpertId, LayerBudget, LayerPlan, Method,
@@ -20,6 +22,7 @@ fn layer(layer: usize, dropped: bool, kept: Vec<usize>, removed: Vec<usize>) -> 
     LayerPlan {
         layer,
         dropped,
+        skipped: Skip::default(),
         block_influence: 0.5,
         kept,
         removed,
@@ -55,9 +58,8 @@ fn plan() -> Plan {
             seed: 7,
             asked: Asked {
                 experts: Some(ExpertBudget::Fraction(0.5)),
-                target: None,
-                max_loss: None,
                 layers: Some(LayerBudget::Count(1)),
+                ..Asked::default()
             },
             constraints: Constraints {
                 super_experts: Some(vec![ExpertId {
@@ -69,6 +71,7 @@ fn plan() -> Plan {
         },
         before: size(3, vec![4, 0, 4]),
         after: size(2, vec![2, 0]),
+        weights: None,
         layers: vec![
             layer(0, false, vec![1, 2], vec![0, 3]),
             layer(1, false, vec![], vec![]),

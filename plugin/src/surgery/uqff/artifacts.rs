@@ -48,7 +48,7 @@ pub(super) fn take(
     taker.head()?;
     for (index, &layer) in cut.keep.layers.iter().enumerate() {
         taker.attention(index)?;
-        match cut.topology.moe(layer) {
+        match cut.keep.moe(cut.topology, layer) {
             None => taker.mlp(index, cut.family.names().dense)?,
             Some(moe) => taker.experts(index, layer, moe, route)?,
         }

@@ -22,7 +22,7 @@ use super::super::Cut;
 use super::{edit, moe_layers, occupied};
 
 /// Channels that are added.
-const CHANNELS: usize = 32;
+pub(super) const CHANNELS: usize = 32;
 
 /// What the embedding puts into the first of them; exact in every dtype.
 const VALUE: f32 = 1.0 / 16_384.0;
@@ -96,7 +96,8 @@ fn change<'a>(cut: &Cut<'_>, names: &Names, name: &str) -> Change<'a> {
         return Change::Norm(0.0);
     }
     if inside == names.mlp_norm {
-        let routed = cut.topology.moe(cut.keep.layers[layer]).is_some();
+        let original = cut.keep.layers[layer];
+        let routed = cut.keep.moe(cut.topology, original).is_some();
         return Change::Norm(if routed { 1.0 / VALUE } else { 0.0 });
     }
     if let Some(module) = inside.strip_prefix(names.attention) {

@@ -36,26 +36,23 @@ impl Form {
     /// The form of a matrix of this shape where `weights` are wanted.
     pub(super) fn new(weights: UqffWeights, float: Dtype, shape: &[usize]) -> Self {
         let width = shape.last().copied().unwrap_or(1);
-        let Some(blocks) = weights.blocks() else {
-            return Self::Float(float);
-        };
-        let fits = blocks
-            .into_iter()
-            .find(|it| width.is_multiple_of(it.block_size()));
-        Self::Blocks(fits.unwrap_or(GgmlDType::F32))
+        match weights.blocks(width) {
+            None => Self::Float(float),
+            Some(blocks) => Self::Blocks(blocks),
+        }
     }
 
     /// The form of a matrix that is not quantised among those that are as
     /// `weights` says.
     pub(super) fn exact(weights: UqffWeights, float: Dtype) -> Self {
-        match weights.blocks() {
+        match weights.quantization() {
             None => Self::Float(float),
             Some(_) => Self::Blocks(GgmlDType::F32),
         }
     }
 
     /// Bytes of so many numbers.
-    pub(super) fn bytes(self, elements: usize) -> usize {
+    pub(in crate::surgery) fn bytes(self, elements: usize) -> usize {
         match self {
             Self::Float(dtype) => elements * (dtype.bitsize() / 8),
             Self::Blocks(blocks) => elements / blocks.block_size() * blocks.type_size(),

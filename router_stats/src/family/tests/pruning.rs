@@ -26,7 +26,7 @@ fn cuts(topology: &Topology) -> Vec<Keep> {
         for keep in [&all, &half] {
             cuts.push(Keep {
                 layers: layers.clone(),
-                experts: keep.experts.clone(),
+                ..keep.clone()
             });
         }
     }

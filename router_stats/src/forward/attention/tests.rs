@@ -61,7 +61,8 @@ fn check(spec: AttentionSpec, tensors: &[(&str, &[usize])], expected: [[f32; HID
     let source = Source {
         checkpoint: &checkpoint,
         device: &Device::Cpu,
-        quantization: None,
+        rounding: None,
+        hidden: topology.hidden,
     };
     let attention = Attention::load(source, names, &topology, 0).unwrap();
     let sequences = Sequences {
