@@ -24,9 +24,7 @@ fn check(browser: &mut Browser, url: &str, what: &str) {
     let overflow = browser
         .run("const root = document.documentElement; return root.scrollWidth - root.clientWidth;");
     assert_eq!(overflow, 0, "{what}");
-    let mut errors = browser.errors();
-    // Not every server has this route.
-    errors.retain(|error| !error.contains("/v1/status"));
+    let errors = browser.errors();
     assert!(errors.is_empty(), "{what}: {errors:#?}");
     let requests = browser.requests();
     let elsewhere: Vec<_> = requests
