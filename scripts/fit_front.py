@@ -8,7 +8,7 @@ What: makes every plan of STATS for the demo model (or --model): types of weight
     Everything that fits is compared on the loss alone, as all of it has the same budget. Exit status 1 if
     another plan in the budget is better than the choice by more than --tolerance nats a token.
 Usage: python scripts/fit_front.py demo.stats 170MB 145MB 135MB [--max-seq-len 2048]
-           [--program target/release/mistralrs-prune] [--cache-dir DIR] [--eval-tokens 8192]
+           [--program target/release/mistralrs-prune] [--cache-dir DIR] [--eval-tokens 4096]
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main():
     parser.add_argument("--experts", type=int, default=16)
     parser.add_argument("--least", type=int, default=2, help="experts that the router needs")
     parser.add_argument("--max-seq-len", type=int, default=2048)
-    parser.add_argument("--eval-tokens", type=int, default=8192)
+    parser.add_argument("--eval-tokens", type=int, default=4096)
     parser.add_argument("--tolerance", type=float, default=0.0)
     parser.add_argument("--program", default=str(ROOT / "target/release/mistralrs-prune"))
     parser.add_argument("--cache-dir")

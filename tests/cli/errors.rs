@@ -19,7 +19,7 @@ const WRONG: &[&str] = &[
     "-q -v inspect DIR/model.stats",
     "serve --hf-revision main",
     // Would do nothing, or cannot be.
-    "prune --plan p --output x --uqff-device gpu",
+    "prune --plan p --output x --layout hf --uqff-device gpu",
     "serve --token-source secret",
     "serve --target-size small",
     "serve -m MODEL --prune-experts 0.95",

@@ -79,7 +79,10 @@ fn flags_that_would_do_nothing_are_refused() {
         ("--protect", "eval --plan p --protect 0:1"),
         ("--allocation", "serve --drop-layers 1 --allocation lamp"),
         ("--protect", "serve --plan p --protect 0:1"),
-        ("--uqff-weights", "prune --plan p -o x --uqff-weights q4k"),
+        (
+            "--uqff-weights",
+            "prune --plan p -o x --layout hf --uqff-weights q4k",
+        ),
         (
             "--uqff-device",
             "prune --plan p -o x --layout engine --uqff-device gpu",

@@ -102,6 +102,10 @@ impl Args {
 
 /// Runs `prune`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
+    let uqff = "--layout uqff";
+    // Without a layout the plan may say which.
+    let other = matches!(args.layout, Some(LayoutArg::Hf | LayoutArg::Engine));
+    given.refuse_unless(!other, &["--uqff-weights", "--uqff-device"], uqff)?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let plan = ValidPlan::read(
@@ -114,7 +118,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     given.refuse_unless(
         matches!(layout, Layout::Uqff(_)),
         &["--uqff-weights", "--uqff-device"],
-        "--layout uqff",
+        uqff,
     )?;
     let mut options = SurgeryOptions {
         layout,

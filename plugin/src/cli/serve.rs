@@ -186,6 +186,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
     let variants = VariantOptions {
         beside: changes,
         sample: args.variants.sample(),
+        reporter: Some(console.clone()),
     };
     let mut job = Job {
         source: args.model.source(),

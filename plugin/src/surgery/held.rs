@@ -166,7 +166,7 @@ fn one_fewer(topology: &Topology) -> Keep {
         let last: Vec<usize> = moe
             .router
             .group_ranges(moe.experts)
-            .filter_map(|group| group.last())
+            .filter_map(Iterator::last)
             .collect();
         keep.experts[layer].retain(|expert| !last.contains(expert));
     }

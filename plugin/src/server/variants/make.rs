@@ -1,11 +1,13 @@
 //! A job → a variant.
 
+use std::sync::Arc;
+
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::variant::{Origin, Variant};
 use crate::engine::load::{Engine, Ready};
 use crate::engine::EngineOptions;
-use crate::pipeline::{Change, Job};
+use crate::pipeline::{Change, Job, Reporter};
 use crate::plan::PlanOptions;
 use crate::server::model;
 use crate::Result;
@@ -51,6 +53,11 @@ impl Maker {
             engine,
             busy: Mutex::default(),
         }
+    }
+
+    /// Has `reporter` told of what is made from now on.
+    pub(super) fn tell(&mut self, reporter: Arc<dyn Reporter>) {
+        self.job.reporter = reporter;
     }
 
     /// What `job` is, but for `change`.

@@ -57,7 +57,7 @@ pub(super) use routes::routes;
 use super::options::ServerOptions;
 use crate::engine::EngineOptions;
 use crate::format;
-use crate::pipeline::{Change, Job, Outcome};
+use crate::pipeline::{Change, Job, Outcome, Reporter};
 use crate::{Error, Result};
 use make::Maker;
 use table::Table;
@@ -65,13 +65,15 @@ use traffic::Sample;
 use variant::Origin;
 
 /// Which variants there are at first, and who may change them.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 pub struct VariantOptions {
     /// What else becomes of the model, beside what its job says.
     pub beside: Vec<Change>,
     /// Tokens of requests that are kept in memory to learn from; `None` keeps
     /// nothing.
     pub sample: Option<usize>,
+    /// Who is told of variants; `None` is whom the job tells.
+    pub reporter: Option<Arc<dyn Reporter>>,
 }
 
 /// The variants of one model, and what it takes to make more of them.
@@ -95,7 +97,8 @@ impl Variants {
         options: &VariantOptions,
         server: &ServerOptions,
     ) -> Result<Arc<Self>> {
-        let reporter = job.reporter.clone();
+        let reporter = options.reporter.clone();
+        let reporter = reporter.unwrap_or_else(|| job.reporter.clone());
         let changes = [&[job.change.clone()][..], &options.beside].concat();
         if changes.len() > 1 {
             engine.paged_attention.leaves_room(&job.device)?;
@@ -103,13 +106,15 @@ impl Variants {
         if options.sample.is_some() {
             expect_no_traffic(&job)?;
         }
-        let maker = Maker::new(job, engine);
+        let mut maker = Maker::new(job, engine);
         let wanted = named(&maker, changes)?;
         let mut ready = Vec::with_capacity(wanted.len());
         for (id, change) in wanted {
             let made = tokio::task::block_in_place(|| maker.ready(id, change))?;
             ready.push(made);
         }
+        // Those that come later are news.
+        maker.tell(reporter.clone());
         if ready.len() > 1 {
             let sizes: Vec<String> = ready
                 .iter()
