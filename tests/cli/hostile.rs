@@ -343,8 +343,8 @@ fn bytes(host: &str) -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("another media type", format!("POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: text/plain\r\n{length}{close}\r\n{body}"), "415"),
         ("a route that is not", format!("GET /../../etc/passwd HTTP/1.1\r\nHost: {host}\r\n{close}\r\n"), "404"),
         ("a method that is not", format!("BREW /health HTTP/1.1\r\nHost: {host}\r\n{close}\r\n"), "405"),
-        ("requantising the model (a route of mistral.rs)", format!("POST /re_isq HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "405"),
-        ("unloading the model (a route of mistral.rs)", format!("POST /v1/models/unload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "404"),
+        ("requantising the model (a route of mistral.rs)", format!("POST /re_isq HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "404"),
+        ("unloading the model (a route of mistral.rs)", format!("POST /v1/models/unload HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\n{close}\r\n"), "405"),
         ("the preface of HTTP/2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_owned(), "closed"),
     ];
     let mut cases: Vec<_> = cases
