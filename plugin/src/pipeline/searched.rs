@@ -15,7 +15,7 @@ use crate::Result;
 /// search that was stopped goes on: its candidates are in the cache.
 ///
 /// # Errors
-/// Those of planning and of [`search::run`]; [`Error::Option`] if the text lacks
+/// Those of planning and of [`search::run`]; [`Error::Option`](crate::Error::Option) if the text lacks
 /// a domain of the statistics.
 pub fn searched(
     model: &Model,
