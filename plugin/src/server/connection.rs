@@ -3,6 +3,8 @@
 //!
 //! Knows bytes and time, and no route.
 
+mod writing;
+
 use std::future::Future;
 use std::net::TcpListener;
 use std::pin::pin;
@@ -17,12 +19,15 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch, Semaphore};
 
 use crate::{Error, Result};
+use writing::Writing;
 
 /// How long answers may take to finish once the server is asked to stop.
 const GRACE: Duration = Duration::from_secs(30);
 /// How long the headers of a request may take to arrive, and a connection may
 /// do nothing.
 const HEADER_TIME: Duration = Duration::from_secs(15);
+/// How long a client may take no byte of its answer.
+const WRITE_TIME: Duration = Duration::from_secs(30);
 /// Most headers of a request.
 const MOST_HEADERS: usize = 64;
 /// Most bytes of the headers of a request.
@@ -94,6 +99,7 @@ pub(super) async fn serve(
 async fn converse(stream: TcpStream, router: Router, mut closed: watch::Receiver<()>) {
     // Tokens are to be sent as they come; a socket that refuses still works.
     let _ = stream.set_nodelay(true);
+    let stream = Writing::new(stream, WRITE_TIME);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIME)
