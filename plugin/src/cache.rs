@@ -11,7 +11,9 @@
 //! <root>/stats/<key>.partial/      layers of an unfinished calibration
 //! <root>/plans/<key>.plan.json     plans
 //! <root>/evals/<key>.json          evaluation reports
-//! <root>/searches/<key>.jsonl       candidates that searches measured
+//! <root>/searches/<key>.jsonl      candidates that searches measured
+//! <root>/overheads/<key>.json      memory of the engine without a model
+//! <root>/limited/<key>/<name>/     links to a checkpoint, for shorter sequences
 //! <root>/checkpoints/<key>/<name>/ pruned checkpoints
 //! <root>/locks/<key>.lock          advisory locks
 //! ```

@@ -157,10 +157,7 @@ impl Plot for Cliff {
                 "faint",
             );
         }
-        let heading = match y.is_log() {
-            true => format!("{} (logarithmic)", self.metric),
-            false => self.metric.clone(),
-        };
+        let heading = format!("{}{}", self.metric, y.note());
         vertical(&mut drawing, panel, y, self.unit, &heading);
         horizontal(&mut drawing, panel, x, Unit::Percent, "experts that go");
         if let Some(found) = self.breaks {

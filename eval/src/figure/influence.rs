@@ -141,12 +141,8 @@ impl Plot for Influence {
             top,
             bottom,
         };
-        let heading = if y.is_log() {
-            "influence (logarithmic)"
-        } else {
-            "influence"
-        };
-        vertical(&mut drawing, panel, y, Unit::Number, heading);
+        let heading = format!("influence{}", y.note());
+        vertical(&mut drawing, panel, y, Unit::Number, &heading);
         let last = (self.layers.len() - 1).max(1) as f64;
         let inset = 12.0;
         let at = |index: usize| {

@@ -109,7 +109,7 @@ impl Scale {
         self.kind == Kind::Log
     }
 
-    /// Whether every tick needs digits of its own.
+    /// Whether ticks are equally far apart, so that all have as many digits.
     pub(super) fn is_even(&self) -> bool {
         self.kind == Kind::Linear
     }

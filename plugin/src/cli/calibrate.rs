@@ -13,7 +13,7 @@ use super::{output, Global};
 use crate::format;
 use crate::pipeline::{self, Chunks, Model, Reporter, Settled, UntilStable, HELD_OUT};
 use crate::plan::{self, PlanOptions};
-use crate::{stability, Error};
+use crate::Error;
 
 /// Mean Jaccard index at which `--until-stable` stops: with more text, nearly
 /// equal experts of the demo model still change places, but what its plans lose
@@ -89,8 +89,7 @@ pub(super) struct Args {
 /// Runs `calibrate`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     given.refuse_unless(args.until_stable, &DECISION, "--until-stable")?;
-    let decision = args.budget.options(args.seed);
-    stability::check(&decision)?;
+    let decision = args.budget.decision(args.seed)?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     if args.until_stable {

@@ -18,13 +18,13 @@ use prune_eval::{EvalOptions, Report, Variant};
 use router_stats::calibration::Corpus;
 
 use super::args::{
-    allocators, criteria, default_allocator, surroundings, CalibrationArgs, ConstraintArgs,
-    EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
+    allocators, criteria, default_allocator, default_criterion, surroundings, CalibrationArgs,
+    ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs, TextArgs,
 };
 use super::given::Given;
-use super::layer_args::LayerArgs;
+use super::layer_args::{LayerArgs, DROPS, TOP_K};
 use super::progress::Console;
-use super::{output, Global};
+use super::{job, output, Global};
 use crate::pipeline::{self, EvaluationOptions, Model};
 use crate::plan::ValidPlan;
 use crate::Error;
@@ -35,7 +35,7 @@ use variants::{Origin, Variants};
 
 /// Arguments of `eval`.
 #[derive(clap::Args)]
-#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").args(["prune_experts", "drop_layers", "drop_attention", "drop_moe", "top_k"]).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])), group(ArgGroup::new("measured").args(["task", "speed"]).multiple(true)))]
+#[command(args_conflicts_with_subcommands = true, group(ArgGroup::new("budget").arg("prune_experts").args(DROPS).arg(TOP_K).multiple(true)), group(ArgGroup::new("expert_budget").args(["prune_experts"])), group(ArgGroup::new("measured").args(["task", "speed"]).multiple(true)))]
 pub(super) struct Args {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -56,7 +56,7 @@ pub(super) struct Args {
     prune_experts: Vec<f64>,
 
     /// Criteria of plans made on the fly, or `all`
-    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "prune_experts", value_parser = made::or_all(criteria()))]
+    #[arg(long, value_delimiter = ',', default_value = default_criterion(), value_name = "NAME,…", requires = "prune_experts", value_parser = made::or_all(criteria()))]
     criterion: Vec<String>,
 
     /// How many go in which layer in plans made on the fly, or `all`
@@ -150,11 +150,8 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         .checkpoint
         .iter()
         .map(|dir| {
-            let source = pipeline::ModelSource {
-                model: Some(dir.display().to_string()),
-                ..Default::default()
-            };
-            source.open(&args.model.device()?, &cache, &*console)
+            let source = job::local(dir);
+            source.open(model.forward.device(), &cache, &*console)
         })
         .collect::<crate::Result<Vec<_>>>()?;
 

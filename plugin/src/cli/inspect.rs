@@ -13,10 +13,11 @@ use serde_json::json;
 
 pub(super) use plan::{asked, compared, ids, percent, plan_table, sizes, weighed};
 
+use super::job::local;
 use super::table::Table;
 use super::{output, Global};
 use crate::format;
-use crate::pipeline::{Model, ModelSource};
+use crate::pipeline::Model;
 use crate::plan::{read, Size};
 use crate::surgery::PLAN_FILE;
 use crate::Error;
@@ -81,11 +82,7 @@ fn head(path: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
-    let source = ModelSource {
-        model: Some(dir.display().to_string()),
-        ..ModelSource::default()
-    };
-    let model = Model::open(dir, source.name(), &Device::Cpu)?;
+    let model = Model::open(dir, local(dir).name(), &Device::Cpu)?;
     let topology = model.topology();
     let size = model.size()?;
     let moe = (0..topology.layers()).find_map(|layer| Some((layer, topology.moe(layer)?)));
@@ -112,8 +109,9 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
     let serving = model.family().serving(topology);
     let (checkpoint, family) = (model.checkpoint(), model.family());
     let refusal = |on_cpu| crate::surgery::refusal(checkpoint, family, topology, on_cpu);
-    let note = refusal(false).or(serving.note()).or(refusal(true));
-    let is_served = refusal(false).is_none();
+    let refused = refusal(false);
+    let note = refused.or(serving.note()).or_else(|| refusal(true));
+    let is_served = refused.is_none();
     if args.json {
         return Ok(output::json(&json!({
             "kind": "checkpoint",

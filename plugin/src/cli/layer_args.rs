@@ -6,11 +6,17 @@ use clap::{ArgGroup, Args};
 use super::args::{default_layer_criterion, layer_criteria};
 use crate::plan::{LayerBudget, PlanOptions};
 
+/// Ids of the flags that drop layers or sublayers.
+pub(super) const DROPS: [&str; 3] = ["drop_layers", "drop_attention", "drop_moe"];
+
+/// Id of the flag that lets tokens take fewer experts.
+pub(super) const TOP_K: &str = "top_k";
+
 /// Layers, sublayers, and how many experts a token takes.
 #[derive(Args, Clone)]
 #[command(
     next_help_heading = "Pruning",
-    group(ArgGroup::new("layer_budget").args(["drop_layers", "drop_attention", "drop_moe"]).multiple(true))
+    group(ArgGroup::new("layer_budget").args(DROPS).multiple(true))
 )]
 pub(super) struct LayerArgs {
     /// Layers to drop: a number, or a fraction below 1

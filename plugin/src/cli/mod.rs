@@ -12,6 +12,7 @@ mod eval;
 mod given;
 mod inspect;
 mod interrupt;
+mod job;
 mod layer_args;
 mod man;
 mod output;
@@ -188,8 +189,8 @@ fn run(cli: Cli, given: Given<'_>) -> anyhow::Result<ExitCode> {
         Command::Calibrate(args) => calibrate::execute(&args, given, &global),
         Command::Plan(args) => plan::execute(&args, given, &global),
         Command::Prune(args) => prune::execute(&args, given, &global),
-        Command::Pull(args) => pull::execute(&args, &global),
-        Command::Push(args) => push::execute(&args, &global),
+        Command::Pull(args) => pull::execute(&args),
+        Command::Push(args) => push::execute(&args),
         Command::Eval(args) => eval::execute(&args, given, &global),
         Command::Report(args) => report::execute(&args, given, &global),
         Command::Inspect(args) => inspect::execute(&args, &global),

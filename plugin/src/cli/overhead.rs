@@ -9,12 +9,12 @@ use candle_core::Device;
 use safetensors::Dtype;
 use serde_json::json;
 
+use super::job::{local, unmeasured};
 use super::{output, Global};
-use crate::cache::Cache;
 use crate::demo::Demo;
 use crate::engine::EngineOptions;
 use crate::memory::{Overhead, Resident};
-use crate::pipeline::{Calibration, Change, Job, Model, ModelSource};
+use crate::pipeline::{Change, Model};
 use crate::server::{self, Origins, Server, ServerOptions, VariantOptions};
 use crate::surgery::{Held, Layout};
 use crate::{Error, Result};
@@ -66,7 +66,13 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let address = listener.local_addr()?;
     let resident = runtime.block_on(async {
         let server = Server::load(
-            job(&dir, cache),
+            unmeasured(
+                local(&dir),
+                Change::Nothing,
+                Device::Cpu,
+                cache,
+                std::sync::Arc::new(Silent),
+            ),
             EngineOptions {
                 max_seqs: 1,
                 ..EngineOptions::default()
@@ -126,24 +132,6 @@ fn ask(address: std::net::SocketAddr) -> std::io::Result<()> {
         std::io::copy(&mut stream, &mut std::io::sink())?;
     }
     Ok(())
-}
-
-fn job(dir: &Path, cache: Cache) -> Job {
-    Job {
-        source: ModelSource {
-            model: Some(dir.display().to_string()),
-            ..ModelSource::default()
-        },
-        change: Change::Nothing,
-        texts: Vec::new(),
-        calibration: Calibration::default(),
-        evaluation: None,
-        uneven_weights: None,
-        max_seq_len: None,
-        device: Device::Cpu,
-        cache,
-        reporter: std::sync::Arc::new(Silent),
-    }
 }
 
 /// Bytes that the engine holds of the model in `dir`.

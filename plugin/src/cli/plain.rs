@@ -6,9 +6,10 @@ use std::sync::Arc;
 use router_stats::progress::Silent;
 
 use super::args::ModelArgs;
+use super::job::unmeasured;
 use super::{interrupt, output, Global};
 use crate::engine::EngineOptions;
-use crate::pipeline::{Calibration, Change, Job};
+use crate::pipeline::Change;
 use crate::server::{listen, Plain};
 
 /// Arguments of `plain`.
@@ -30,19 +31,13 @@ pub(super) struct Args {
 pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let listener = listen("127.0.0.1", args.port)?;
     let address = listener.local_addr()?;
-    let job = Job {
-        source: args.model.source(),
-        change: Change::Nothing,
-        texts: Vec::new(),
-        calibration: Calibration::default(),
-        evaluation: None,
-        // The engine knows.
-        uneven_weights: None,
-        max_seq_len: None,
-        device: args.model.device()?,
-        cache: global.cache()?,
-        reporter: Arc::new(Silent),
-    };
+    let job = unmeasured(
+        args.model.source(),
+        Change::Nothing,
+        args.model.device()?,
+        global.cache()?,
+        Arc::new(Silent),
+    );
     let options = EngineOptions {
         max_seqs: args.max_seqs as usize,
         ..EngineOptions::default()

@@ -9,7 +9,8 @@ use router_stats::calibration::{Corpus, PackOptions, Source};
 use router_stats::stats::Stats;
 
 use super::args::{
-    parse_source, sequences, surroundings, BudgetArgs, EvaluationArgs, ModelArgs, TextArgs,
+    any_budget, parse_source, sequences, surroundings, BudgetArgs, EvaluationArgs, ModelArgs,
+    TextArgs,
 };
 use super::given::Given;
 use super::progress::Console;
@@ -28,7 +29,7 @@ use crate::Error;
 #[command(
     args_conflicts_with_subcommands = true,
     subcommand_negates_reqs = true,
-    group(clap::ArgGroup::new("asked").args(["fit", "prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k", "nested"]).required(true).multiple(true))
+    group(any_budget("asked").arg("nested").required(true))
 )]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -132,7 +133,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     let mut options = args.budget.options(args.seed);
-    let sequences = sequences(&args.model.device()?, args.max_seqs, args.budget.few())?;
+    let sequences = sequences(model.forward.device(), args.max_seqs, args.budget.few())?;
     options.fit = args.budget.memory(sequences, args.max_seq_len);
     options.domain_weights = Some(args.domain_weight.clone()).filter(|weights| !weights.is_empty());
     let budgets: Vec<_> = args

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use super::args::surroundings;
-use super::{output, Global};
+use super::output;
+use super::progress::Console;
 use crate::format;
 use crate::hub::{self, Hub, Token};
 use crate::pipeline::Reporter;
@@ -37,8 +37,8 @@ pub(super) struct HubArgs {
 }
 
 /// Runs `pull`.
-pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let (_, console) = surroundings(global)?;
+pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
+    let console = Console::new();
     let (id, revision) = named(&args.id, &args.hub)?;
     let hub = Hub::from_env(args.hub.token_source.clone());
     let snapshot = hub.snapshot(id, revision, &console)?;

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use router_stats::checkpoint::Checkpoint;
 use serde_json::json;
 
-use super::args::surroundings;
+use super::output;
+use super::progress::Console;
 use super::pull::{named, HubArgs};
-use super::{output, Global};
 use crate::hub::{Hub, Push};
 use crate::pipeline::Reporter;
 
@@ -43,8 +43,8 @@ pub(super) struct Args {
 }
 
 /// Runs `push`.
-pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let (_, console) = surroundings(global)?;
+pub(super) fn execute(args: &Args) -> anyhow::Result<()> {
+    let console = Console::new();
     let (id, revision) = named(&args.id, &args.hub)?;
     // What cannot be opened is of no use to anyone.
     Checkpoint::open(&args.directory)?;

@@ -2,6 +2,7 @@
 
 #[cfg(unix)]
 mod afresh;
+mod engine;
 mod log;
 mod server;
 mod variants;
@@ -10,20 +11,19 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::ValueEnum;
 use prune_eval::{EvalOptions, Report};
 use router_stats::progress::Silent;
 
 use super::args::{
-    sequences, surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs,
+    budget_flags, sequences, surroundings, BudgetArgs, CalibrationArgs, EvaluationArgs, ModelArgs,
 };
 use super::given::Given;
 use super::{inspect, interrupt, Global};
-use crate::engine::{EngineOptions, LoaderOptions, ModelDType, PagedAttention};
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
 use crate::plan::{self, PlanOptions};
 use crate::server::{listen, Server, VariantOptions};
 use crate::Error;
+use engine::EngineArgs;
 use server::ServerArgs;
 use variants::VariantArgs;
 
@@ -72,77 +72,6 @@ pub(super) struct Args {
     #[cfg(unix)]
     #[arg(long, hide = true)]
     prepared: bool,
-}
-
-/// How the engine runs.
-#[derive(clap::Args)]
-#[command(next_help_heading = "Engine")]
-struct EngineArgs {
-    /// Requests answered at the same time; others wait [default: 32, with --fit
-    /// 4; on a CPU 1, because there mistral.rs mixes up the requests of a batch]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    max_seqs: Option<u32>,
-
-    /// Tokens of a request and its answer together, in steps of 512 [default:
-    /// what the model was made for, with --fit at most 4096]. Longer requests are
-    /// refused, answers end there
-    #[arg(long, value_name = "N")]
-    max_seq_len: Option<usize>,
-
-    /// Prefixes whose caches are kept; 0 for none [default: 16; on a CPU 0,
-    /// because there the engine keeps all of them until memory runs out]
-    #[arg(long, value_name = "N")]
-    prefix_cache_n: Option<usize>,
-
-    /// Run without a key-value cache
-    #[arg(long)]
-    no_kv_cache: bool,
-
-    /// Type of weights in memory: auto (f32 on a CPU), f32, f16 or bf16
-    #[arg(long, default_value = "auto", value_name = "DTYPE")]
-    dtype: ModelDType,
-
-    /// Quantise on loading: 2 to 8, q4k, q8_0, …
-    #[arg(long, value_name = "LEVEL")]
-    isq: Option<String>,
-
-    /// Chat template for a model that has none: a .json file or the template
-    #[arg(short, long, value_name = "TEMPLATE")]
-    chat_template: Option<String>,
-
-    /// Chat template in place of the model's: a .jinja file
-    #[arg(short, long, value_name = "FILE")]
-    jinja_explicit: Option<PathBuf>,
-
-    /// Paged attention
-    #[arg(long, value_enum, default_value_t = Mode::Auto)]
-    paged_attn: Mode,
-
-    /// Paged attention: memory for a context of N tokens
-    #[arg(long, value_name = "N")]
-    pa_context_len: Option<usize>,
-
-    /// Paged attention: memory in megabytes
-    #[arg(long, value_name = "MB", conflicts_with = "pa_context_len")]
-    pa_memory_mb: Option<usize>,
-
-    /// Paged attention: memory as a fraction of what there is
-    #[arg(long, value_name = "FRACTION", conflicts_with_all = ["pa_context_len", "pa_memory_mb"])]
-    pa_memory_fraction: Option<f32>,
-
-    /// Paged attention: tokens of a block
-    #[arg(long, value_name = "N")]
-    pa_block_size: Option<usize>,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum Mode {
-    /// On with CUDA
-    Auto,
-    /// On
-    On,
-    /// Off
-    Off,
 }
 
 impl Args {
@@ -223,7 +152,8 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
                 return Err(router_stats::Error::Interrupted.into());
             }
         }
-        return Err(afresh::start(listener));
+        let budget = method.fit.is_some() || fitted.is_some();
+        return Err(afresh::start(listener, budget));
     }
     if cfg!(unix) {
         // All has been said.
@@ -283,26 +213,12 @@ fn makes(args: &Args) -> bool {
 
 /// Refuses flags that would do nothing.
 fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
-    if args.budget.fit.is_some() {
-        for (flag, used) in [
-            ("--dtype", given.has("--dtype")),
-            ("--isq", args.engine.isq.is_some()),
-            (
-                "--prefix-cache-n",
-                args.engine.prefix_cache_n.is_some_and(|it| it > 0),
-            ),
-            ("--no-kv-cache", args.engine.no_kv_cache),
-            ("--variant", given.has("--variant")),
-            ("--learn-from-traffic", args.variants.sample().is_some()),
-        ] {
-            if used {
-                return Err(Error::Option {
-                    option: flag,
-                    expected: "not to be given with --fit, which chooses".to_owned(),
-                    found: "both".to_owned(),
-                });
-            }
-        }
+    if let (Some(_), Some(kept @ 1..)) = (args.budget.fit, args.engine.prefix_cache_n) {
+        return Err(Error::Option {
+            option: "--prefix-cache-n",
+            expected: "0 with --fit, whose memory has no room for them".to_owned(),
+            found: kept.to_string(),
+        });
     }
     let makes = makes(args);
     let changes = makes || args.plan.is_some() || args.variants.changes();
@@ -310,49 +226,21 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],
-        "--fit, --prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant",
+        &budget_flags(&["--variant"]),
     )?;
     given.refuse_unless(
         changes,
         &["--no-eval", "--eval-tokens"],
-        "--fit, --prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers, --plan or --variant",
+        &budget_flags(&["--plan", "--variant"]),
     )?;
     given.refuse_unless(
         makes || measures,
         &["--calibration", "--seq-len", "--batch-tokens", "--seed"],
-        "--fit, --prune-experts, --keep-experts, --target-size, --target-params, --max-loss, --drop-layers or --variant, or --plan without --no-eval,",
+        &format!(
+            "{}, or --plan without --no-eval,",
+            budget_flags(&["--variant"])
+        ),
     )
-}
-
-impl EngineArgs {
-    fn options(&self, max_seqs: usize) -> EngineOptions {
-        EngineOptions {
-            max_seqs,
-            prefix_cache_n: self.prefix_cache_n,
-            dtype: self.dtype,
-            isq: self.isq.clone(),
-            paged_attention: PagedAttention {
-                mode: match self.paged_attn {
-                    Mode::Auto => None,
-                    Mode::On => Some(true),
-                    Mode::Off => Some(false),
-                },
-                context_len: self.pa_context_len,
-                memory_mb: self.pa_memory_mb,
-                memory_fraction: self.pa_memory_fraction,
-                block_size: self.pa_block_size,
-            },
-            run_on: false,
-            loader: LoaderOptions {
-                no_kv_cache: self.no_kv_cache,
-                chat_template: self.chat_template.clone(),
-                jinja_explicit: self
-                    .jinja_explicit
-                    .as_ref()
-                    .map(|path| path.display().to_string()),
-            },
-        }
-    }
 }
 
 /// What is served, and what it lost.

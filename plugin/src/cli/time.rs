@@ -8,10 +8,11 @@ use router_stats::calibration::PackOptions;
 use router_stats::progress::Silent;
 
 use super::args::ModelArgs;
+use super::job::unmeasured;
 use super::{output, Global};
 use crate::engine::{self, EngineOptions};
 use crate::memory::Resident;
-use crate::pipeline::{self, Calibration, Change, Job};
+use crate::pipeline::{self, Change};
 use crate::Error;
 
 /// Arguments of `time`.
@@ -58,19 +59,13 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     if prompts.len() <= args.requests {
         return Err(too_long(args).into());
     }
-    let job = Job {
-        source: args.model.source(),
-        change: args.plan.clone().map_or(Change::Nothing, Change::Plan),
-        texts: Vec::new(),
-        calibration: Calibration::default(),
-        evaluation: None,
-        // The engine knows.
-        uneven_weights: None,
-        max_seq_len: None,
+    let job = unmeasured(
+        args.model.source(),
+        args.plan.clone().map_or(Change::Nothing, Change::Plan),
         device,
         cache,
-        reporter: std::sync::Arc::new(Silent),
-    };
+        std::sync::Arc::new(Silent),
+    );
     let options = EngineOptions::default();
     let round = Round {
         timings: engine::time(job, &options, &prompts, args.generated_tokens)?,

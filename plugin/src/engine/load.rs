@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use mistralrs_core::{
     AutoDeviceMapParams, DeviceMapSetting, Loader, MistralRs, MistralRsBuilder, ModelDType,
-    SchedulerConfig,
+    SchedulerConfig, TokenSource,
 };
 use tokenizers::Tokenizer;
 
-use super::loader::{self, PruningLoader};
+use super::loader::PruningLoader;
 use super::options::EngineOptions;
 use super::probe::probe;
 use crate::pipeline::{Job, Outcome};
-use crate::{Error, Result};
+use crate::Result;
 
 /// A loaded model.
 pub(crate) struct Engine {
@@ -43,8 +43,8 @@ impl Ready {
     /// Does the job; its result is to be called `id`.
     ///
     /// # Errors
-    /// Those of the job, and before it [`Error::Option`] for what the engine
-    /// cannot be told.
+    /// Those of the job, and before it [`Error::Option`](crate::Error::Option)
+    /// for what the engine cannot be told.
     pub(crate) fn new(job: Job, id: String, options: &EngineOptions) -> Result<Self> {
         let device = &job.device;
         options.paged_attention.config(device)?;
@@ -100,10 +100,6 @@ impl Engine {
         let Ready { job, id, outcome } = ready;
         let device = job.device.clone();
         let paged = options.paged_attention.config(&device)?;
-        let (revision, token) = (
-            job.source.revision.clone(),
-            loader::token_source(&job.source.token),
-        );
         let (isq, dtype) = (options.isq(&device)?, options.dtype(&device)?);
         let mapper = if device.is_cpu() {
             DeviceMapSetting::dummy()
@@ -112,15 +108,13 @@ impl Engine {
         };
         let loader = PruningLoader::new(job, options.loader.clone())
             .named(id)
-            .done(outcome);
+            .done(outcome.clone());
         let pipeline = tokio::task::block_in_place(|| {
-            loader.load_model_from_hf(revision, token, &dtype, &device, true, mapper, isq, paged)
+            // All there is to load is here.
+            let token = TokenSource::None;
+            loader.load_model_from_hf(None, token, &dtype, &device, true, mapper, isq, paged)
         })
         .map_err(super::failed("loading the model"))?;
-        let outcome = loader.outcome().cloned().ok_or(Error::Engine {
-            what: "loading the model",
-            reason: "the loader was not asked for a model".to_owned(),
-        })?;
         let metadata = pipeline.lock().await.get_metadata();
         let scheduler = match metadata.cache_config.clone() {
             Some(config) => SchedulerConfig::PagedAttentionMeta {

@@ -298,12 +298,3 @@ fn token(source: TokenSource) -> Result<Token> {
         TokenSource::Path(path) => Token::from_file(Path::new(&path))?,
     })
 }
-
-/// Our way to name a token → the engine's.
-pub(super) fn token_source(token: &Token) -> TokenSource {
-    match token {
-        Token::Ambient => TokenSource::CacheToken,
-        Token::Anonymous => TokenSource::None,
-        Token::Literal(token) => TokenSource::Literal(token.clone()),
-    }
-}

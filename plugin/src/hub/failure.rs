@@ -1,5 +1,7 @@
 //! Why the hub did not give, or take, what was asked for.
 
+use crate::Error;
+
 /// Why a snapshot could not be had or sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -33,6 +35,9 @@ pub enum Failure {
     /// `HF_HUB_OFFLINE` is set and the cache does not hold the model.
     #[error("HF_HUB_OFFLINE is set and the hub cache holds no {0}")]
     Offline(String),
+    /// `HF_HUB_OFFLINE` is set and something was to be sent.
+    #[error("HF_HUB_OFFLINE is set, so that nothing is sent")]
+    Unsent,
     /// The repository holds no safetensors checkpoint.
     #[error("the repository has no {0}")]
     NoCheckpoint(&'static str),
@@ -84,11 +89,25 @@ impl Failure {
                 "the same command continues where it stopped; HF_HUB_OFFLINE=1 uses what is already there"
             }
             Self::Offline(_) => "unset HF_HUB_OFFLINE to download it, or name a local directory",
+            Self::Unsent => "unset HF_HUB_OFFLINE to upload it",
             Self::NoCheckpoint(_) => "only safetensors checkpoints can be pruned; look for another repository of the model",
             Self::Malformed(_) => "check HF_ENDPOINT; the server there does not speak the hub's protocol",
             Self::Corrupted { .. } => "nothing of it was kept; run it again, and if it fails again the hub's copy or the network changes files",
             Self::Space { .. } => "free some space, or set HF_HUB_CACHE to a larger disk; what is already downloaded is kept",
             Self::Local(_) => "what was downloaded stays; the same command continues where it stopped",
+        }
+    }
+
+    /// The error of who asked for `id` at `revision`.
+    pub(super) fn about(self, id: &str, revision: &str) -> Error {
+        match self {
+            // It says itself which file.
+            Self::Local(error) => (*error).into(),
+            failure => Error::Hub {
+                id: id.to_owned(),
+                revision: revision.to_owned(),
+                failure: Box::new(failure),
+            },
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 
 use super::digest::Digest;
-use super::wire::{patiently, read_json, Trouble, Wire};
+use super::wire::{malformed, patiently, read_json, segment, Trouble, Wire};
 use super::Failure;
 
 /// The files of a repository at one commit.
@@ -38,8 +38,7 @@ impl Listing {
         revision: &str,
         patient: bool,
     ) -> Result<Self, Failure> {
-        // A revision may be a path itself: refs/pr/1.
-        let revision = revision.replace('%', "%25").replace('/', "%2F");
+        let revision = segment(revision);
         let path = format!("api/models/{id}/revision/{revision}?blobs=true");
         let ask = || read_json(wire.send("GET", &path, &[])?);
         let answer = if patient {
@@ -59,9 +58,7 @@ impl Listing {
                 commit: commit.to_owned(),
                 files: files.iter().filter_map(Entry::parse).collect(),
             }),
-            _ => Err(Failure::Malformed(
-                "a model listing without `sha` or `siblings`".to_owned(),
-            )),
+            _ => Err(malformed("a model listing without `sha` or `siblings`")),
         }
     }
 

@@ -38,7 +38,7 @@ pub use push::Push;
 pub use token::Token;
 
 use crate::space::Space;
-use crate::{format, Error, Result};
+use crate::{format, Result};
 use listing::{Entry, Listing};
 use needed::CONFIG;
 use store::Store;
@@ -107,7 +107,7 @@ impl Hub {
     /// Makes sure that the files of `id` are here and says where.
     ///
     /// # Errors
-    /// [`Error::Hub`], or [`router_stats::Error::Interrupted`]; what was
+    /// [`Error::Hub`](crate::Error::Hub), or [`router_stats::Error::Interrupted`]; what was
     /// downloaded stays and is continued next time.
     pub fn snapshot(
         &self,
@@ -117,15 +117,7 @@ impl Hub {
     ) -> Result<Snapshot> {
         let revision = revision.unwrap_or(MAIN);
         self.fetched(id, revision, progress)
-            .map_err(|failure| match failure {
-                // It says itself which file.
-                Failure::Local(error) => (*error).into(),
-                failure => Error::Hub {
-                    id: id.to_owned(),
-                    revision: revision.to_owned(),
-                    failure: Box::new(failure),
-                },
-            })
+            .map_err(|failure| failure.about(id, revision))
     }
 
     fn fetched(

@@ -20,9 +20,11 @@ use serde_json::{json, Value};
 use url::Url;
 
 use super::digest::Digest;
-use super::wire::{answer, patiently, read_json, with, Headers, Trouble, Wire};
+use super::wire::{
+    answer, malformed, patiently, read_json, segment, stopped, with, Headers, Trouble, Wire,
+};
 use super::{Failure, Hub, MAIN};
-use crate::{Error, Result};
+use crate::Result;
 
 /// Bytes of a file that the hub wants to see to tell text from data.
 const SAMPLE: u64 = 512;
@@ -65,20 +67,13 @@ impl Hub {
     /// and returns the address of the commit.
     ///
     /// # Errors
-    /// [`Error::Hub`], [`router_stats::Error::Io`], or
+    /// [`Error::Hub`](crate::Error::Hub), [`router_stats::Error::Io`], or
     /// [`router_stats::Error::Interrupted`]. Until the end nothing changes on the
     /// hub but that the repository is there.
     pub fn push(&self, dir: &Path, push: &Push<'_>, progress: &dyn Progress) -> Result<String> {
         let revision = push.revision.unwrap_or(MAIN);
         let pushed = self.sent(dir, push, revision, progress);
-        pushed.map_err(|failure| match failure {
-            Failure::Local(error) => (*error).into(),
-            failure => Error::Hub {
-                id: push.id.to_owned(),
-                revision: revision.to_owned(),
-                failure: Box::new(failure),
-            },
-        })
+        pushed.map_err(|failure| failure.about(push.id, revision))
     }
 
     fn sent(
@@ -89,12 +84,12 @@ impl Hub {
         progress: &dyn Progress,
     ) -> std::result::Result<String, Failure> {
         if self.offline {
-            return Err(Failure::Transport("HF_HUB_OFFLINE is set".to_owned()));
+            return Err(Failure::Unsent);
         }
         let sender = Sender {
             wire: Wire::new(self.endpoint.as_deref(), &self.token)?,
             id: push.id,
-            revision: revision.replace('%', "%25").replace('/', "%2F"),
+            revision,
             progress,
             stop: AtomicBool::new(false),
         };
@@ -133,8 +128,7 @@ fn files(dir: &Path) -> std::result::Result<Vec<Outgoing>, Failure> {
 struct Sender<'a> {
     wire: Wire,
     id: &'a str,
-    /// Percent-encoded.
-    revision: String,
+    revision: &'a str,
     progress: &'a dyn Progress,
     /// Set once the user asks to stop.
     stop: AtomicBool,
@@ -164,7 +158,8 @@ impl Sender<'_> {
                 json!({ "path": file.name, "size": file.size, "sample": BASE64.encode(sample) }),
             );
         }
-        let path = format!("api/models/{}/preupload/{}", self.id, self.revision);
+        let revision = segment(self.revision);
+        let path = format!("api/models/{}/preupload/{revision}", self.id);
         let body = json!({ "files": described }).to_string();
         let told = self.post(&path, JSON, body.as_bytes())?;
         let told: BTreeMap<&str, &Value> = array(&told, "files")?
@@ -314,7 +309,7 @@ impl Sender<'_> {
                 .set("content-length", &piece.size.to_string());
             let sent = request.send(&mut body);
             // A body that ended because the user asked to.
-            super::wire::stopped(&self.stop)?;
+            stopped(&self.stop)?;
             Ok(answer(sent)?.header("etag").map(str::to_owned))
         })
     }
@@ -337,7 +332,8 @@ impl Sender<'_> {
             lines.push('\n');
             lines.push_str(&value.to_string());
         }
-        let path = format!("api/models/{}/commit/{}", self.id, self.revision);
+        let revision = segment(self.revision);
+        let path = format!("api/models/{}/commit/{revision}", self.id);
         let headers: Headers<'_> = &[("content-type", "application/x-ndjson")];
         let told = self.post(&path, headers, lines.as_bytes())?;
         let at = told["commitUrl"].as_str();
@@ -446,8 +442,4 @@ fn address(value: &Value) -> std::result::Result<Url, Failure> {
 /// A number, which headers spell as text.
 fn number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
-}
-
-fn malformed(reason: &str) -> Failure {
-    Failure::Malformed(reason.to_owned())
 }

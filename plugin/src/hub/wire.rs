@@ -224,7 +224,13 @@ pub(super) fn with(request: Request, headers: Headers<'_>) -> Request {
         .fold(request, |request, (name, value)| request.set(name, value))
 }
 
-fn malformed(reason: &str) -> Failure {
+/// A revision as one part of a path: it may be a path itself, refs/pr/1.
+pub(super) fn segment(revision: &str) -> String {
+    revision.replace('%', "%25").replace('/', "%2F")
+}
+
+/// The failure of an answer that makes no sense.
+pub(super) fn malformed(reason: &str) -> Failure {
     Failure::Malformed(reason.to_owned())
 }
 

@@ -9,8 +9,10 @@
 //! work         what a step needs                 working
 //! ```
 //!
-//! The prediction is an upper end: so many sequences of so many tokens at the
-//! same time, at the worst moment of their lives. It is compared with the
+//! The prediction is for so many sequences of so many tokens at the same time, at
+//! the worst moment of their lives. It is no strict bound: what the allocator adds
+//! to every block is not counted, up to a page of each large one, which a model of
+//! thousands of matrices shows (docs/fit.md). It is compared with the
 //! resident set size of the serving process (`VmRSS`), once the model is
 //! loaded. While it loads, pages of the checkpoint's files are mapped too; they
 //! are clean, the system takes them back when it needs them, and they are gone
@@ -134,7 +136,7 @@ impl Memory {
         self.program + self.engine + self.weights + self.positions
     }
 
-    /// The most there is at any time.
+    /// The most that is expected at any time.
     pub fn peak(&self) -> u64 {
         self.idle() + self.loading.max(self.cache + self.work())
     }
@@ -144,7 +146,7 @@ impl Memory {
         self.prompt.max(self.step)
     }
 
-    /// The most there is that belongs to no file.
+    /// The part of the [peak](Self::peak) that belongs to no file.
     pub fn anonymous(&self) -> u64 {
         self.peak() - self.program
     }

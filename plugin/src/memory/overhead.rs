@@ -5,9 +5,11 @@
 //! its weights take is subtracted. The tokenizer decides most of the rest, so
 //! the result is kept by it, and by this program and machine.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use router_stats::atomic;
 use router_stats::family::Topology;
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +34,8 @@ const UNREACHED: u64 = 10;
 /// The verb that measures.
 pub(crate) const VERB: &str = "overhead";
 
-/// What the allocator is told in a process that serves: one pool for all
+/// What the allocator is told in a process that serves with a budget of
+/// memory: one pool for all
 /// threads, and large blocks given back at once, so that what is resident is
 /// what is in use. Variables that the user has set stay as they are.
 pub const ALLOCATOR: [(&str, &str); 3] = [
@@ -82,7 +85,7 @@ pub fn measured(model: &Model, cache: &Cache, reporter: &dyn Reporter) -> Result
     overhead.program += overhead.program / UNREACHED;
     let json = serde_json::to_vec(&overhead).map_err(Error::Serialize)?;
     cache::make_parent(&path)?;
-    std::fs::write(&path, json).map_err(router_stats::Error::io(&path))?;
+    atomic::write(&path, |file| file.write_all(&json))?;
     Ok(overhead)
 }
 

@@ -25,24 +25,42 @@ pub fn decide(
         .with(&measured.key)
         .with(&format!("{options:?}"))
         .finish();
-    let path = cache.plan(&key);
-    let _lock = cache.lock(&key, reporter)?;
+    cached(&key, model, cache, reporter, || {
+        let grounds = Grounds {
+            stats: &measured.read()?,
+            text: Some(text),
+        };
+        let plan = planner(model, grounds, options, cache, reporter)?.plan()?;
+        reporter.report("Planned", &summary(&plan));
+        if let Some(unneeded) = plan.plan().unneeded() {
+            reporter.hint(&unneeded);
+        }
+        Ok(plan)
+    })
+}
+
+/// The plan of `model` that the cache has under `key`, or what `make` makes.
+///
+/// # Errors
+/// Those of `make`; if the plan in the cache is of another model, or the cache
+/// cannot be written.
+pub(super) fn cached(
+    key: &str,
+    model: &Model,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+    make: impl FnOnce() -> Result<ValidPlan>,
+) -> Result<ValidPlan> {
+    let path = cache.plan(key);
+    let _lock = cache.lock(key, reporter)?;
     if let Ok(plan) = plan::read(&path) {
         let plan = ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology())?;
         reporter.report(CACHED, &format!("plan         {}", path.display()));
         return Ok(plan);
     }
-    let grounds = Grounds {
-        stats: &measured.read()?,
-        text: Some(text),
-    };
-    let plan = planner(model, grounds, options, cache, reporter)?.plan()?;
+    let plan = make()?;
     cache::make_parent(&path)?;
     plan::write(plan.plan(), &path)?;
-    reporter.report("Planned", &summary(&plan));
-    if let Some(unneeded) = plan.plan().unneeded() {
-        reporter.hint(&unneeded);
-    }
     Ok(plan)
 }
 

@@ -11,12 +11,12 @@ use safetensors::Dtype;
 
 use super::{
     decide, evaluate, limit, measure, searched, solved, uneven, within_loss, Calibration,
-    EvaluationOptions, Grounds, LossLimit, Measured, Model, ModelSource, Reporter, SearchOn, Texts,
+    EvaluationOptions, Grounds, LossLimit, Model, ModelSource, Reporter, SearchOn, Texts,
 };
 use crate::cache::Cache;
 use crate::memory;
 use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Size, SizeTarget, ValidPlan};
-use crate::surgery::{self, CardFacts, Layout, Uqff, UqffDevice, UqffWeights, PLAN_FILE};
+use crate::surgery::{self, CardFacts, Layout, Uqff, UqffWeights, PLAN_FILE};
 use crate::{Error, Result};
 
 /// What is to become of the model.
@@ -175,51 +175,7 @@ impl Job {
                     model.topology(),
                 )?;
                 let texts = texts()?;
-                let measured = measure(
-                    &model,
-                    &texts.calibration,
-                    &self.calibration,
-                    cache,
-                    reporter,
-                )?;
-                let on = SearchOn {
-                    corpus: &texts.calibration,
-                    pack: &self.calibration.pack(),
-                };
-                let plan = match (&options.search, options.max_loss, &self.evaluation) {
-                    _ if options.fit.is_some() => self.fitted(&model, &measured, options, on)?,
-                    (Some(by), ..) => {
-                        let grounds = Grounds {
-                            stats: &measured.read()?,
-                            text: Some(on),
-                        };
-                        // What could not be served is not searched for.
-                        if let Some(uneven) = uneven(&model, grounds, options, cache, reporter)? {
-                            self.layout(&model, &uneven)?;
-                        }
-                        searched(&model, grounds, options, by, cache, reporter)?
-                    }
-                    (None, Some(most), Some(evaluation)) => {
-                        let limit = LossLimit {
-                            most,
-                            held_out: &texts.held_out,
-                            evaluation,
-                        };
-                        let grounds = Grounds {
-                            stats: &measured.read()?,
-                            text: Some(on),
-                        };
-                        within_loss(&model, grounds, options, limit, cache, reporter)?
-                    }
-                    (None, Some(most), None) => {
-                        return Err(Error::Option {
-                            option: "--max-loss",
-                            expected: "an evaluation to measure it".to_owned(),
-                            found: format!("{most} without one"),
-                        })
-                    }
-                    (None, None, _) => decide(&model, &measured, on, options, cache, reporter)?,
-                };
+                let plan = self.made(&model, &texts, options)?;
                 (plan, Some(texts))
             }
         };
@@ -256,6 +212,54 @@ impl Job {
         })
     }
 
+    /// What `options` make of the statistics of `texts`.
+    ///
+    /// # Errors
+    /// Those of calibrating and planning; [`Error::Option`] for a largest loss
+    /// that nothing measures.
+    fn made(&self, model: &Model, texts: &Texts, options: &PlanOptions) -> Result<ValidPlan> {
+        let (cache, reporter) = (&self.cache, &*self.reporter);
+        let corpus = &texts.calibration;
+        let measured = measure(model, corpus, &self.calibration, cache, reporter)?;
+        let on = SearchOn {
+            corpus,
+            pack: &self.calibration.pack(),
+        };
+        let text = Some(on);
+        match (&options.fit, &options.search, options.max_loss) {
+            (None, None, None) => decide(model, &measured, on, options, cache, reporter),
+            (Some(budget), ..) => {
+                let stats = &measured.read()?;
+                let grounds = Grounds { stats, text };
+                solved(model, grounds, options, budget, cache, reporter)
+            }
+            (None, Some(by), _) => {
+                let stats = &measured.read()?;
+                let grounds = Grounds { stats, text };
+                // What could not be served is not searched for.
+                if let Some(uneven) = uneven(model, grounds, options, cache, reporter)? {
+                    self.layout(model, &uneven)?;
+                }
+                searched(model, grounds, options, by, cache, reporter)
+            }
+            (None, None, Some(most)) => {
+                let evaluation = self.evaluation.as_ref().ok_or_else(|| Error::Option {
+                    option: "--max-loss",
+                    expected: "an evaluation to measure it".to_owned(),
+                    found: format!("{most} without one"),
+                })?;
+                let limit = LossLimit {
+                    most,
+                    held_out: &texts.held_out,
+                    evaluation,
+                };
+                let stats = &measured.read()?;
+                let grounds = Grounds { stats, text };
+                within_loss(model, grounds, options, limit, cache, reporter)
+            }
+        }
+    }
+
     /// How the engine reads what `plan` leaves of the model.
     ///
     /// # Errors
@@ -263,11 +267,7 @@ impl Job {
     /// layers keep different numbers of experts and the engine cannot load that.
     fn layout(&self, model: &Model, plan: &ValidPlan) -> Result<Layout> {
         let (keep, topology) = (plan.keep(), model.topology());
-        let device = if self.device.is_cpu() {
-            UqffDevice::Cpu
-        } else {
-            UqffDevice::Gpu
-        };
+        let device = model.uqff_device();
         let layout = if let Some(weights) = plan.plan().weights {
             if self.uneven_weights != Some(UqffWeights::Float) {
                 return Err(Error::Option {
@@ -317,33 +317,6 @@ impl Job {
             stacked: stacked(model),
             caveat: caveat(model),
         })
-    }
-
-    /// The plan that loses least in the memory that `options` allow.
-    fn fitted(
-        &self,
-        model: &Model,
-        measured: &Measured,
-        options: &PlanOptions,
-        on: SearchOn<'_>,
-    ) -> Result<ValidPlan> {
-        let budget = options.fit.as_ref().ok_or(Error::Option {
-            option: "--fit",
-            expected: "an amount of memory".to_owned(),
-            found: "none".to_owned(),
-        })?;
-        let grounds = Grounds {
-            stats: &measured.read()?,
-            text: Some(on),
-        };
-        solved(
-            model,
-            grounds,
-            options,
-            budget,
-            &self.cache,
-            &*self.reporter,
-        )
     }
 
     /// Tokens of the longest sequence that the engine is to take, if fewer than

@@ -1,6 +1,6 @@
 //! Statistics, and text where a criterion measures → a planner.
 
-use router_stats::calibration::{Corpus, PackOptions};
+use router_stats::calibration::{Corpus, PackOptions, Sequences};
 use router_stats::family::Keep;
 use router_stats::stats::Stats;
 
@@ -13,8 +13,8 @@ use crate::search::{Journal, Objective, SearchText, SEARCH_TOKENS};
 use crate::{Error, Result};
 
 /// Calibration text to measure candidates on, and how it is packed. Of its
-/// budget a search takes the part that it needs: the first sequences of every
-/// domain.
+/// budget a measurement takes the part that it needs: the first sequences of
+/// every domain.
 #[derive(Debug, Clone, Copy)]
 pub struct SearchOn<'a> {
     /// The text.
@@ -28,8 +28,22 @@ pub struct SearchOn<'a> {
 pub struct Grounds<'a> {
     /// Statistics of the whole model.
     pub stats: &'a Stats,
-    /// Text for criteria that measure; `None` refuses them.
+    /// Text for what measures candidates; `None` refuses that.
     pub text: Option<SearchOn<'a>>,
+}
+
+impl<'a> Grounds<'a> {
+    /// The text.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if there is none.
+    pub(super) fn expect_text(self) -> Result<SearchOn<'a>> {
+        self.text.ok_or_else(|| Error::Option {
+            option: "--calibration",
+            expected: "text to run candidates on".to_owned(),
+            found: "statistics alone".to_owned(),
+        })
+    }
 }
 
 /// A planner of `model`: which layers and sublayers go is decided. A criterion
@@ -59,10 +73,7 @@ pub fn planner<'a>(
     if passes == 0 || text.is_none() {
         return new(stats.into());
     }
-    let weights = plan::weights(stats, options)?;
-    let domains = stats.provenance.domains.iter().zip(weights);
-    let domains = domains.map(|(domain, weight)| (domain.name.as_str(), weight));
-    let text = search_text(model, domains.collect(), grounds, SEARCH_TOKENS)?;
+    let text = search_text(model, mixture(stats, options)?, grounds, SEARCH_TOKENS)?;
     let journal = Journal::open(cache, &text.header()?, reporter)?;
     let mut objective = Objective::new(&text, journal, None, reporter);
     let mut cost = |keep: &Keep| {
@@ -84,23 +95,49 @@ pub fn planner<'a>(
     Ok(planner)
 }
 
-/// The text of `domains`, by these weights, and of their names.
+/// The domains of `stats` with their weights under `options`, before they are
+/// balanced.
 ///
 /// # Errors
-/// [`Error::Option`] if there is none, or it lacks one.
+/// Those of [`Planner::new`] about domains.
+pub(super) fn mixture<'s>(stats: &'s Stats, options: &PlanOptions) -> Result<Vec<(&'s str, f64)>> {
+    let weights = plan::weights(stats, options)?;
+    let domains = stats.provenance.domains.iter().zip(weights);
+    let domains = domains.map(|(domain, weight)| (domain.name.as_str(), weight));
+    Ok(domains.collect())
+}
+
+/// The model, and the text that [`packed`] gives.
+///
+/// # Errors
+/// Those of [`packed`].
 pub(super) fn search_text<'a>(
     model: &'a Model,
     domains: Vec<(&str, f64)>,
     grounds: Grounds<'_>,
     tokens: usize,
 ) -> Result<SearchText<'a>> {
-    let Some(on) = grounds.text else {
-        return Err(Error::Option {
-            option: "--calibration",
-            expected: "text to run candidates on".to_owned(),
-            found: "statistics alone".to_owned(),
-        });
-    };
+    let sequences = packed(model, domains, grounds, tokens)?;
+    Ok(SearchText::new(
+        &model.forward,
+        sequences,
+        &model.companions,
+    ))
+}
+
+/// The text of `domains`, which are given with their weights: `tokens` of it at
+/// most.
+///
+/// # Errors
+/// [`Error::Option`] if there is no text, or it lacks a domain that weighs
+/// anything; those of packing.
+pub(super) fn packed(
+    model: &Model,
+    domains: Vec<(&str, f64)>,
+    grounds: Grounds<'_>,
+    tokens: usize,
+) -> Result<Sequences> {
+    let on = grounds.expect_text()?;
     let weighing: Vec<_> = domains.into_iter().filter(|(_, it)| *it > 0.0).collect();
     let found = |name: &str| on.corpus.domains.iter().find(|domain| domain.name == name);
     let mut corpus = Corpus::default();
@@ -126,10 +163,5 @@ pub(super) fn search_text<'a>(
         tokens: tokens.min(on.pack.tokens),
         ..on.pack.clone()
     };
-    let sequences = texts::sequences(&corpus, model, &pack)?;
-    Ok(SearchText::new(
-        &model.forward,
-        sequences,
-        &model.companions,
-    ))
+    texts::sequences(&corpus, model, &pack)
 }

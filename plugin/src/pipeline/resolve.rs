@@ -13,7 +13,7 @@ use crate::cache::Cache;
 use crate::demo::{self, Demo};
 use crate::hub::{self, Hub, Token};
 use crate::plan::Size;
-use crate::surgery;
+use crate::surgery::{self, UqffDevice};
 use crate::{Error, Result};
 
 /// Which model, as a person says it.
@@ -146,6 +146,15 @@ impl Model {
     /// Its structure.
     pub fn topology(&self) -> &Topology {
         self.forward.topology()
+    }
+
+    /// Where it runs, and the engine with it.
+    pub fn uqff_device(&self) -> UqffDevice {
+        if self.forward.device().is_cpu() {
+            UqffDevice::Cpu
+        } else {
+            UqffDevice::Gpu
+        }
     }
 
     /// Its size.

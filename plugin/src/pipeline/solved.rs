@@ -1,12 +1,13 @@
 //! A memory budget → the plan that loses least in it.
 
-use router_stats::calibration::PackOptions;
+use prune_eval::EvalOptions;
 use safetensors::Dtype;
 
-use super::{texts, Grounds, Model, Reporter, CACHED};
-use crate::cache::{self, Cache, Key};
+use super::planner::{mixture, packed};
+use super::{decide, Grounds, Model, Reporter};
+use crate::cache::{Cache, Key};
 use crate::memory::{self, overhead, Overhead, Serving};
-use crate::plan::{self, MemoryBudget, PlanOptions, ValidPlan};
+use crate::plan::{MemoryBudget, PlanOptions, ValidPlan};
 use crate::solve::{self, Cell, Question};
 use crate::surgery::UqffDevice;
 use crate::{format, Error, Result};
@@ -14,11 +15,13 @@ use crate::{format, Error, Result};
 /// Tokens of calibration text that cells are measured on.
 const TOKENS: usize = 16_384;
 
-/// The plan that loses least on the text of all that fit `budget`, from the
-/// cache or found now.
+/// The plan that loses least on the text, of the promising ones that fit
+/// `budget`, from the cache or found now. The text is mixed as `options` weigh
+/// its domains.
 ///
 /// # Errors
-/// Those of planning and measuring; [`Error::FitTooSmall`].
+/// Those of planning and measuring; [`Error::FitTooSmall`]; [`Error::Option`] if
+/// there is no text, or it lacks a domain of the statistics.
 pub fn solved(
     model: &Model,
     grounds: Grounds<'_>,
@@ -27,36 +30,40 @@ pub fn solved(
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<ValidPlan> {
-    let stats = grounds.stats;
-    let on = grounds.text.ok_or(Error::Option {
-        option: "--fit",
-        expected: "text to compare on".to_owned(),
-        found: "none".to_owned(),
-    })?;
-    let device = device(model);
+    let on = grounds.expect_text()?;
+    let device = model.uqff_device();
+    let overhead = match device {
+        UqffDevice::Cpu => overhead::measured(model, cache, reporter)?,
+        UqffDevice::Gpu => Overhead::default(),
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let key = Key::new("solved")
         .with(&model.fingerprint)
         .with(&model.companions)
-        .with(&stats.hash())
+        .with(&grounds.stats.hash())
         .with(&on.corpus.hash())
         .with(&format!("{options:?} {:?} {}", on.pack, device.name()))
+        .with(&format!("{overhead:?} {threads}"))
         .finish();
-    let path = cache.plan(&key);
-    let _lock = cache.lock(&key, reporter)?;
-    if let Ok(plan) = plan::read(&path) {
-        let plan = ValidPlan::new(plan, model.checkpoint(), model.family(), model.topology())?;
-        reporter.report(CACHED, &format!("plan         {}", path.display()));
-        return Ok(plan);
+    decide::cached(&key, model, cache, reporter, || {
+        found(model, grounds, options, budget, overhead, reporter)
+    })
+}
+
+/// Measures the promising plans and shows the choice.
+fn found(
+    model: &Model,
+    grounds: Grounds<'_>,
+    options: &PlanOptions,
+    budget: &MemoryBudget,
+    overhead: Overhead,
+    reporter: &dyn Reporter,
+) -> Result<ValidPlan> {
+    if let UqffDevice::Gpu = model.uqff_device() {
+        reporter.hint("on a GPU, what its driver takes is not counted: leave it some room");
     }
-    let overhead = match device {
-        UqffDevice::Cpu => overhead::measured(model, cache, reporter)?,
-        UqffDevice::Gpu => {
-            reporter.hint("on a GPU, what its driver takes is not counted: leave it some room");
-            Overhead::default()
-        }
-    };
     let question = Question {
-        stats,
+        stats: grounds.stats,
         checkpoint: model.checkpoint(),
         family: model.family(),
         options,
@@ -73,14 +80,11 @@ pub fn solved(
         format::duration(started.elapsed())
     );
     reporter.report("Solving", &said);
-    let pack = PackOptions {
-        tokens: TOKENS.min(on.pack.tokens),
-        ..on.pack.clone()
-    };
-    let sequences = texts::sequences(on.corpus, model, &pack)?;
-    let evaluation = prune_eval::EvalOptions {
+    let domains = mixture(grounds.stats, options)?;
+    let sequences = packed(model, domains, grounds, TOKENS)?;
+    let evaluation = EvalOptions {
         seed: options.seed,
-        ..prune_eval::EvalOptions::default()
+        ..EvalOptions::default()
     };
     solve::measure(
         &model.forward,
@@ -95,8 +99,6 @@ pub fn solved(
         found: budget.to_string(),
     })?;
     explain(&cells, best, budget, reporter);
-    cache::make_parent(&path)?;
-    plan::write(best.plan.plan(), &path)?;
     Ok(best.plan.clone())
 }
 
@@ -109,7 +111,7 @@ pub fn serving<'a>(
     budget: &MemoryBudget,
     overhead: Overhead,
 ) -> Result<Serving<'a>> {
-    let device = device(model);
+    let device = model.uqff_device();
     Ok(Serving {
         topology: model.topology(),
         traffic: budget.traffic(model.topology())?,
@@ -121,14 +123,6 @@ pub fn serving<'a>(
         overhead,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     })
-}
-
-fn device(model: &Model) -> UqffDevice {
-    if model.forward.device().is_cpu() {
-        UqffDevice::Cpu
-    } else {
-        UqffDevice::Gpu
-    }
 }
 
 /// Shows the choice, what came after it, and what it takes.

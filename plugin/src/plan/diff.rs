@@ -132,10 +132,7 @@ pub fn diff(first: &Plan, second: &Plan, name: &str) -> Result<Difference> {
 }
 
 fn layer(first: &LayerPlan, second: &LayerPlan) -> LayerDifference {
-    let [a, b] = [first, second].map(|layer| match layer.keeps_mlp() {
-        true => layer.kept.as_slice(),
-        false => &[],
-    });
+    let [a, b] = [first, second].map(LayerPlan::staying);
     let only = |own: &[usize], other: &[usize]| {
         let experts = own.iter().filter(|expert| !other.contains(expert));
         experts.copied().collect()

@@ -13,10 +13,18 @@ use crate::layers::{self, Unit, Wanted};
 /// Fails if no model of this structure could lose what `options` ask for.
 ///
 /// # Errors
-/// [`Error::Option`] for what the layer criterion does not choose,
-/// [`Error::TooFewLayers`] and [`Error::NoLayerRemoved`].
+/// [`Error::Option`] for what the layer criterion does not choose, or one that
+/// measures with a memory budget, [`Error::TooFewLayers`] and
+/// [`Error::NoLayerRemoved`].
 pub(super) fn check(options: &PlanOptions, topology: &Topology) -> Result<()> {
     let criterion = layers::layer_criterion(&options.layer_criterion)?;
+    if options.fit.is_some() && criterion.measures() {
+        return Err(Error::Option {
+            option: "--layer-criterion",
+            expected: "one that statistics decide, with --fit".to_owned(),
+            found: criterion.name().to_owned(),
+        });
+    }
     for (unit, _) in options.drops() {
         if !criterion.units().contains(&unit) {
             let able = layers::LAYER_CRITERIA

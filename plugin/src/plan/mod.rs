@@ -51,9 +51,9 @@ pub use target::SizeTarget;
 pub use validate::ValidPlan;
 
 /// Version of the plan format that this build writes. It also reads version 2,
-/// which has neither [`Method::search`] nor [`LayerPlan::skipped`] and what asks for
-/// it, and version 1, which lacks [`Method::constraints`] and
-/// [`DomainShare::coverage`] too.
+/// which has neither [`Method::search`] nor [`LayerPlan::skipped`] nor
+/// [`Plan::weights`] and what asks for them, and version 1, which lacks
+/// [`Method::constraints`] and [`DomainShare::coverage`] too.
 pub const VERSION: u32 = 3;
 
 /// A decision about one model, with its reasons.
@@ -253,6 +253,16 @@ impl LayerPlan {
     /// Whether its feed-forward part stays.
     pub fn keeps_mlp(&self) -> bool {
         !self.dropped && !self.skipped.mlp
+    }
+
+    /// The experts that stay: [`kept`](Self::kept), or none if its feed-forward
+    /// part goes.
+    pub fn staying(&self) -> &[usize] {
+        if self.keeps_mlp() {
+            &self.kept
+        } else {
+            &[]
+        }
     }
 
     /// What becomes of the layer as a whole, in a word or two: `dropped`,

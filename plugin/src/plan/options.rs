@@ -58,7 +58,8 @@ pub struct PlanOptions {
 
 impl PlanOptions {
     /// What `plan` was asked for, to be asked again of other statistics, without
-    /// a search. Its domains have the weights that it gave them.
+    /// a search and without the type of its weights. Its domains have the weights
+    /// that it gave them.
     pub fn of(plan: &Plan) -> Self {
         let method = &plan.method;
         let constraints = &method.constraints;
@@ -70,7 +71,7 @@ impl PlanOptions {
             search: None,
             experts: method.asked.experts,
             target: method.asked.target,
-            // What is served with it goes on taking as much.
+            // It led to the budgets of experts and layers, which are asked again.
             fit: None,
             max_loss: method.asked.max_loss,
             drop_layers: method.asked.layers,

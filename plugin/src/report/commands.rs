@@ -7,8 +7,8 @@ use router_stats::stats::Stats;
 
 use super::cost::subject;
 use super::{Inputs, Source};
-use crate::demo;
 use crate::plan::Plan;
+use crate::{demo, search};
 
 /// One per file, in the order in which they are made.
 pub(super) fn commands(inputs: &Inputs) -> Vec<String> {
@@ -56,6 +56,10 @@ fn decide(source: &Source<Plan>, stats: Option<&Source<Stats>>, model: &[String]
     for flag in asked.flags() {
         words.extend(flag.split(' ').map(str::to_owned));
     }
+    if let Some(fit) = &asked.fit {
+        words.extend(flag("--max-seqs", fit.traffic.sequences));
+        words.extend(flag("--max-seq-len", fit.traffic.tokens));
+    }
     if asked.experts.is_some() {
         words.extend(flag("--criterion", &method.criterion));
         words.extend(flag("--allocation", &method.allocator));
@@ -64,7 +68,8 @@ fn decide(source: &Source<Plan>, stats: Option<&Source<Stats>>, model: &[String]
             words.extend(flag("--search-tokens", search.tokens));
         }
     }
-    if asked.drops().next().is_some() {
+    // Budgets of layers that --fit led to are not asked for.
+    if asked.fit.is_none() && asked.drops().next().is_some() {
         words.extend(flag("--layer-criterion", &method.layer_criterion));
     }
     let constraints = &method.constraints;
@@ -149,6 +154,16 @@ fn vary(source: &Source<Sweep>, model: &[String]) -> String {
         let counted: Vec<String> = (0..values.len()).map(|seed| seed.to_string()).collect();
         if axis == axis::SEED && values == counted {
             values = vec![values.len().to_string()];
+        }
+        if axis == axis::ALLOCATION {
+            // Searches are splits beside those of the allocators.
+            let is_search = |name: &String| search::search(name).is_ok();
+            let (searches, allocators): (Vec<String>, Vec<String>) =
+                values.into_iter().partition(is_search);
+            values = allocators;
+            if !searches.is_empty() {
+                words.extend(flag("--search", searches.join(",")));
+            }
         }
         // Where every point has the value that none is needed for, it is left out.
         let is_default = values.iter().all(|value| Some(value.as_str()) == absent);

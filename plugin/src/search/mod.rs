@@ -28,6 +28,7 @@ use rand_chacha::ChaCha8Rng;
 
 pub use journal::{Header, Journal};
 pub use objective::Objective;
+pub(crate) use progress::OfMany;
 pub use text::SearchText;
 pub use trials::{Found, Start, Trials};
 

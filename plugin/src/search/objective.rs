@@ -9,8 +9,7 @@ use router_stats::family::Keep;
 use router_stats::progress::Progress;
 
 use super::journal::Line;
-use super::progress::OfSearch;
-use super::{Fitness, Journal, SearchText};
+use super::{Fitness, Journal, OfMany, SearchText};
 use crate::cache::Key;
 use crate::Result;
 
@@ -130,11 +129,12 @@ impl<'a> Objective<'a> {
             model: text.reference.model,
             keep: Some(keep.clone()),
         };
-        let progress = OfSearch {
+        let progress = OfMany {
             inner: self.progress,
+            stage: "Searching",
             detail: &self.detail,
             before: self.seen.len() as u64,
-            candidates: self.candidates(),
+            variants: self.candidates(),
             tokens: text.tokens() as u64,
         };
         let measured = evaluation.measure(&variant, &progress)?;

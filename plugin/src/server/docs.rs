@@ -13,7 +13,10 @@ use axum::{Json, Router};
 use mistralrs_server_core::openapi_doc::get_openapi_doc;
 use serde_json::{json, Map, Value};
 
-use super::routes::{Route, DOCS_STYLE, ROUTES};
+use super::routes::{Route, ROUTES};
+
+/// Path of the style sheet.
+const DOCS_STYLE: &str = "/assets/docs.css";
 
 /// What the page may load: its style sheet, from this server.
 const POLICY: &str = "default-src 'none'; style-src 'self'; base-uri 'none'; \
@@ -46,7 +49,7 @@ fn document() -> Value {
     // The engine's document names routes that are not served.
     let theirs = serde_json::to_value(get_openapi_doc(None)).unwrap_or_default();
     let mut paths = Map::new();
-    for route in ROUTES.iter().filter(|route| route.path != DOCS_STYLE) {
+    for route in ROUTES {
         let methods = paths.entry(route.path).or_insert_with(|| json!({}));
         methods[route.method] = operation(route, &theirs["paths"][route.path][route.method]);
     }
@@ -66,20 +69,40 @@ fn document() -> Value {
     })
 }
 
-/// One route, with the body that the engine says it takes.
+/// One route, with the body that we or the engine say it takes.
 fn operation(route: &Route, theirs: &Value) -> Value {
     let failure = json!({ "description": "Refused or failed", "content": {
         "application/json": { "schema": { "$ref": "#/components/schemas/Error" } }
     } });
+    let mut responses = json!({ "default": failure });
+    responses[route.status.to_string()] = json!({ "description": route.summary });
     let mut operation = json!({
         "summary": route.summary,
-        "responses": { "200": { "description": route.summary }, "default": failure },
+        "parameters": parameters(route),
+        "responses": responses,
         "security": if route.open { json!([]) } else { json!([{ "key": [] }]) },
     });
-    if theirs["requestBody"].is_object() {
+    if let Some(name) = route.body {
+        let schema = json!({ "$ref": format!("{}{name}", schemas::PREFIX) });
+        let content = json!({ "application/json": { "schema": schema } });
+        operation["requestBody"] = json!({ "required": true, "content": content });
+    } else if theirs["requestBody"].is_object() {
         operation["requestBody"] = theirs["requestBody"].clone();
     }
     operation
+}
+
+/// What the path of a route has in braces, and what its query may name.
+fn parameters(route: &Route) -> Vec<Value> {
+    let parameter = |name: &str, place: &str| {
+        let schema = json!({ "type": "string" });
+        json!({ "name": name, "in": place, "required": place == "path", "schema": schema })
+    };
+    let parts = route.path.split('/');
+    let in_path = parts.filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+    let in_path = in_path.map(|name| parameter(name, "path"));
+    let in_query = route.query.iter().map(|&name| parameter(name, "query"));
+    in_path.chain(in_query).collect()
 }
 
 #[cfg(test)]
@@ -107,13 +130,19 @@ mod tests {
     fn every_route_is_described() {
         let document = document();
         let page = html::page(&document);
-        for route in ROUTES.iter().filter(|route| route.path != DOCS_STYLE) {
+        for route in ROUTES {
             assert!(document["paths"][route.path][route.method].is_object());
             assert!(page.contains(route.path), "{}", route.path);
         }
-        for field in ["max_tokens", "top_logprobs", "seed"] {
+        for field in ["max_tokens", "top_logprobs", "seed", "replace", "weight"] {
             assert!(page.contains(field), "no {field}");
         }
         assert!(!page.contains("<script"));
+        let of = |path: &str, method: &str| document["paths"][path][method].clone();
+        let removed = of("/v1/variants/{id}", "delete");
+        assert!(removed["responses"]["204"].is_object());
+        assert_eq!(removed["parameters"][0]["in"], "path");
+        assert!(of("/v1/variants", "post")["responses"]["201"].is_object());
+        assert_eq!(of("/v1/pruning", "get")["parameters"][0]["in"], "query");
     }
 }

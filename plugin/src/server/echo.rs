@@ -10,19 +10,21 @@ mod request;
 mod tokens;
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::body::{to_bytes, Body};
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::Json;
+use axum::{Extension, Json};
 use mistralrs_core::MistralRs;
 use mistralrs_server_core::util::validate_model_name;
 use serde_json::{json, Map, Value};
 use tokenizers::Tokenizer;
 
+use super::log::Tally;
+use super::problem::Problem;
+use super::time::now;
 use super::turn::Turns;
 use crate::engine::ask::Failure;
 use crate::engine::load::Engine;
@@ -43,22 +45,6 @@ pub(super) struct Echo {
     most: usize,
 }
 
-/// Why there is no echo.
-enum Problem {
-    /// The request cannot be answered.
-    Refused(Refusal),
-    /// There is no such model, or the engine failed.
-    Failed(String),
-}
-
-/// A request that cannot be answered.
-#[derive(Debug, PartialEq)]
-struct Refusal {
-    message: String,
-    /// The field at fault.
-    param: Option<String>,
-}
-
 impl Echo {
     /// Echoes of what `engine` has loaded; each waits for its turn.
     ///
@@ -75,11 +61,11 @@ impl Echo {
         })
     }
 
-    async fn complete(&self, asked: Asked) -> Result<Value, Problem> {
+    async fn complete(&self, asked: Asked, tally: &Tally) -> Result<Value, Problem> {
         validate_model_name(&asked.model, self.engine.clone())
-            .map_err(|error| Problem::Failed(error.to_string()))?;
+            .map_err(|error| failed(error.to_string()))?;
         if !self.scores {
-            return Err(Refusal::no_scores().into());
+            return Err(no_scores());
         }
         let prompts = asked
             .prompts
@@ -87,32 +73,34 @@ impl Echo {
             .map(|prompt| Tokenised::new(prompt, &self.tokenizer))
             .collect::<Result<Vec<_>, _>>()?;
         if let Some(long) = prompts.iter().find(|prompt| prompt.ids.len() > self.most) {
-            return Err(Refusal::too_long(long.ids.len(), self.most).into());
+            return Err(too_long(long.ids.len(), self.most));
         }
         let mut turn = self.turns.alone().await;
         let mut choices = Vec::with_capacity(prompts.len());
         let mut total = 0;
         for prompt in prompts {
-            total += prompt.ids.len();
             let (engine, ids) = (self.engine.clone(), prompt.ids.clone());
             // The turn lasts as long as the engine works, also for a client
             // that does not wait.
             let scored = tokio::spawn(async move { (logits(&engine, &ids).await, turn) });
-            let (scored, kept) = scored
-                .await
-                .map_err(|error| Problem::Failed(error.to_string()))?;
+            let (scored, kept) = scored.await.map_err(|error| failed(error.to_string()))?;
             turn = kept;
+            let scored = scored?;
+            total += prompt.ids.len();
+            tally.prompt(prompt.ids.len() as u64);
             let choice = tokio::task::block_in_place(|| {
-                self.choice(choices.len(), prompt, &scored?, &asked)
+                self.choice(choices.len(), prompt, &scored, &asked)
             })?;
+            if asked.continues {
+                tally.generated(1);
+            }
             choices.push(choice);
         }
         let added = if asked.continues { choices.len() } else { 0 };
-        let created = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(json!({
             "id": format!("cmpl-{}", self.engine.next_request_id()),
             "object": "text_completion",
-            "created": created.map_or(0, |since| since.as_secs()),
+            "created": now(),
             "model": &*self.id,
             "choices": choices,
             "usage": {
@@ -175,83 +163,49 @@ impl Echo {
 
 /// Answers what asks for an echo with log-probabilities, and passes on the
 /// rest.
-pub(super) async fn answer(State(echo): State<Echo>, request: Request, next: Next) -> Response {
-    if request.method() != Method::POST || request.uri().path() != "/v1/completions" {
-        return next.run(request).await;
-    }
+pub(super) async fn answer(
+    State(echo): State<Echo>,
+    Extension(tally): Extension<Tally>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (parts, body) = request.into_parts();
     // In memory already, and no larger than a body may be.
     let body = to_bytes(body, usize::MAX).await.unwrap_or_default();
     match Asked::parse(&body) {
         None => next.run(Request::from_parts(parts, Body::from(body))).await,
-        Some(Err(refusal)) => refusal.into_response(),
-        Some(Ok(asked)) => match echo.complete(asked).await {
+        Some(Err(problem)) => problem.into_response(),
+        Some(Ok(asked)) => match echo.complete(asked, &tally).await {
             Ok(answer) => Json(answer).into_response(),
             Err(problem) => problem.into_response(),
         },
     }
 }
 
-impl Refusal {
-    fn too_long(found: usize, most: usize) -> Self {
-        Self {
-            message: format!(
-                "the log-probabilities of {found} tokens do not fit the memory that the server \
-                 was given with --fit; it has room for those of {most}"
-            ),
-            param: Some("prompt".to_owned()),
-        }
-    }
-
-    fn no_scores() -> Self {
-        Self {
-            message: "`echo` with `logprobs` needs every token of a prompt computed anew; start \
-                      the server with --prefix-cache-n 0"
-                .to_owned(),
-            param: Some("echo".to_owned()),
-        }
-    }
+fn too_long(found: usize, most: usize) -> Problem {
+    let message = format!(
+        "the log-probabilities of {found} tokens do not fit the memory that the server was given \
+         with --fit; it has room for those of {most}"
+    );
+    Problem::new(StatusCode::BAD_REQUEST, message).param("prompt")
 }
 
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        let error = json!({ "error": {
-            "message": self.message,
-            "type": "invalid_request_error",
-            "param": self.param,
-            "code": null,
-        } });
-        (StatusCode::BAD_REQUEST, Json(error)).into_response()
-    }
+fn no_scores() -> Problem {
+    let message = "`echo` with `logprobs` needs every token of a prompt computed anew; start the \
+                   server with --prefix-cache-n 0";
+    Problem::new(StatusCode::BAD_REQUEST, message).param("echo")
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        match self {
-            Self::Refused(refusal) => refusal.into_response(),
-            // As the engine's own routes say it.
-            Self::Failed(message) => {
-                let message = json!({ "message": message });
-                (StatusCode::INTERNAL_SERVER_ERROR, Json(message)).into_response()
-            }
-        }
-    }
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
+/// There is no such model, or the engine failed.
+fn failed(message: String) -> Problem {
+    Problem::said(StatusCode::INTERNAL_SERVER_ERROR, message)
 }
 
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Refused(message) => Self::Refused(Refusal {
-                message,
-                param: None,
-            }),
-            Failure::Failed(message) => Self::Failed(message),
+            Failure::Refused(message) => Self::new(StatusCode::BAD_REQUEST, message),
+            Failure::Failed(message) => failed(message),
         }
     }
 }

@@ -17,9 +17,9 @@ pub(super) fn routes(engine: &Engine) -> Result<Router> {
     let turns = Turns::default();
     let answers = Answers::new(engine, turns.clone())?;
     let echo = Echo::new(engine, turns)?;
+    let echo = middleware::from_fn_with_state(echo, echo::answer);
     Ok(Router::new()
-        .route("/v1/completions", post(answer::complete))
-        .layer(middleware::from_fn_with_state(echo, echo::answer))
+        .route("/v1/completions", post(answer::complete).layer(echo))
         .route("/v1/chat/completions", post(answer::chat))
         .with_state(answers))
 }

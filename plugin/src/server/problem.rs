@@ -31,10 +31,7 @@ impl Problem {
     /// A field of the request that cannot be as it is.
     pub(super) fn field(field: &str, expected: &str, found: &Value) -> Self {
         let message = format!("`{field}`: expected {expected}, found {}", brief(found));
-        Self {
-            param: Some(field.to_owned()),
-            ..Self::new(StatusCode::BAD_REQUEST, message)
-        }
+        Self::new(StatusCode::BAD_REQUEST, message).param(field)
     }
 
     /// What the engine or its router said of a request: an unknown model is
@@ -49,6 +46,14 @@ impl Problem {
             param: Some("model".to_owned()),
             code: Some("model_not_found"),
             ..problem
+        }
+    }
+
+    /// With the field at fault.
+    pub(super) fn param(self, field: &str) -> Self {
+        Self {
+            param: Some(field.to_owned()),
+            ..self
         }
     }
 

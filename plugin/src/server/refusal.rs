@@ -1,7 +1,7 @@
 //! Refused and failed requests of every route, said in one shape.
 //!
-//! The engine's routes answer some in plain text or as `{"message": …}`, an
-//! unknown model with status 500, and unknown routes with nothing at all.
+//! The router answers some in plain text and unknown routes with nothing at
+//! all; mistral.rs says `{"message": …}`, and of an unknown model status 500.
 //! Answers that stream are left alone: a failure that has a status of its own
 //! comes before a stream begins.
 

@@ -1,7 +1,7 @@
 //! What there is to ask: the table of all routes.
 //!
-//! Documentation, metrics and access derive from it; a route that is not here
-//! is not served.
+//! Documentation, metrics and access derive from it; but for the files of the
+//! page, a route that is not here is not served.
 
 /// One route.
 #[derive(Debug)]
@@ -14,14 +14,18 @@ pub(super) struct Route {
     pub(super) summary: &'static str,
     /// Whether it needs no key.
     pub(super) open: bool,
+    /// Status of its answer.
+    pub(super) status: u16,
+    /// What may be named behind the path.
+    pub(super) query: &'static [&'static str],
+    /// Schema of its body, where the engine does not describe one.
+    pub(super) body: Option<&'static str>,
 }
 
 const fn open(method: &'static str, path: &'static str, summary: &'static str) -> Route {
     Route {
-        method,
-        path,
-        summary,
         open: true,
+        ..keyed(method, path, summary)
     }
 }
 
@@ -31,6 +35,9 @@ const fn keyed(method: &'static str, path: &'static str, summary: &'static str) 
         path,
         summary,
         open: false,
+        status: 200,
+        query: &[],
+        body: None,
     }
 }
 
@@ -40,23 +47,36 @@ pub(super) const ROUTES: &[Route] = &[
     keyed("post", "/v1/completions", "Continue a text"),
     keyed("get", "/v1/models", "Names that `model` may have"),
     keyed("get", "/v1/models/{model}", "One of them"),
-    keyed("get", "/v1/pruning", "What was pruned, and what it cost"),
+    Route {
+        query: &["model"],
+        ..keyed("get", "/v1/pruning", "What was pruned, and what it cost")
+    },
     keyed("get", "/v1/variants", "Models that are loaded"),
-    keyed(
-        "post",
-        "/v1/variants",
-        "Load another, from a plan or a budget",
-    ),
-    keyed(
-        "delete",
-        "/v1/variants/{id}",
-        "Unload one, after its last answer",
-    ),
-    keyed(
-        "post",
-        "/v1/recalibrate",
-        "Plan again with what clients asked",
-    ),
+    Route {
+        status: 201,
+        body: Some("VariantRequest"),
+        ..keyed(
+            "post",
+            "/v1/variants",
+            "Load another, from a plan or a budget",
+        )
+    },
+    Route {
+        status: 204,
+        ..keyed(
+            "delete",
+            "/v1/variants/{id}",
+            "Unload one, after its last answer",
+        )
+    },
+    Route {
+        body: Some("RecalibrationRequest"),
+        ..keyed(
+            "post",
+            "/v1/recalibrate",
+            "Plan again with what clients asked",
+        )
+    },
     keyed("get", "/v1/status", "What the server does at the moment"),
     keyed(
         "get",
@@ -67,13 +87,9 @@ pub(super) const ROUTES: &[Route] = &[
     open("get", "/health", "Whether the server is up"),
     open("get", "/docs", "This API, to read"),
     open("get", "/openapi.json", "This API, for programs"),
-    open("get", DOCS_STYLE, "The look of /docs"),
 ];
 
-/// Path of the style sheet of `/docs`.
-pub(super) const DOCS_STYLE: &str = "/assets/docs.css";
-
-/// Files of the page, which need no key either.
+/// Files of the page and the style sheet of `/docs`, which need no key either.
 const ASSETS: &str = "/assets/";
 
 /// Whether everyone may see it: what tells nothing of the model or its users.

@@ -10,6 +10,7 @@ use serde_json::{json, Value};
 
 use super::metrics::{Metrics, KIND};
 use super::variants::Variants;
+use crate::memory::Resident;
 
 /// `/health`, `/v1/status` and `/metrics` of a server of these variants.
 pub(super) fn routes(metrics: &Arc<Metrics>, variants: &Arc<Variants>) -> Router {
@@ -48,10 +49,7 @@ fn status(metrics: &Metrics, variants: &Variants) -> Value {
     })
 }
 
-/// The memory this process has resident, in bytes, where the system is Linux.
+/// The memory this process has resident, in bytes, where the system says.
 fn resident() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|it| it.strip_prefix("VmRSS:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
+    Resident::now().map(|resident| resident.all)
 }

@@ -1,17 +1,17 @@
 //! Types of weights × layers dropped, each with the most experts that fit.
 
+use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
 
 use router_stats::checkpoint::Checkpoint;
 use router_stats::family::{Family, Keep};
 use router_stats::stats::Stats;
-use safetensors::Dtype;
 
 use super::estimate::estimate;
 use super::MOST_DROPPED;
 use crate::memory::{Memory, Serving};
 use crate::plan::{Fit, LayerBudget, MemoryBudget, PlanOptions, Planner, ValidPlan};
-use crate::surgery::{self, Held, Layout, Uqff, UqffDevice, UqffWeights};
+use crate::surgery::{self, Held, Layout, Uqff, UqffWeights};
 use crate::{Error, Result};
 
 /// What is asked: a model, what is known of it, and the memory there is.
@@ -188,21 +188,15 @@ impl<'a> HeldBy<'a> {
         let question = self.question;
         let serving = &question.serving;
         let even = keep.uniform_experts(serving.topology).is_some();
-        let known = self.known.entry((weights, even));
-        let held = match known {
-            std::collections::btree_map::Entry::Occupied(known) => known.into_mut(),
-            std::collections::btree_map::Entry::Vacant(unknown) => {
-                let float = match (weights, serving.device) {
-                    (Some(_), UqffDevice::Cpu) => Dtype::F32,
-                    (Some(_), UqffDevice::Gpu) => Dtype::BF16,
-                    (None, _) => serving.float,
-                };
+        let held = match self.known.entry((weights, even)) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => {
                 let held = Held::new(
                     question.checkpoint,
                     question.family,
                     serving.topology,
                     layout(weights, keep, question),
-                    float,
+                    serving.float,
                     !even,
                 );
                 unknown.insert(match held {

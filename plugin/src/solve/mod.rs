@@ -1,4 +1,4 @@
-//! A memory budget → the plan that loses least of all that fit in it.
+//! A memory budget → the plan that loses least of the promising ones that fit.
 //!
 //! ```text
 //! cells      types of weights × layers dropped, each with the most experts that fit
@@ -7,9 +7,10 @@
 //! table      the choice, the runners-up, and why
 //! ```
 //!
-//! Quantising alone is one of the cells, and so is pruning alone; the choice is
-//! the cell that loses least, so that a plan is never made that quantising beats
-//! in the same memory, unless types are left out by hand.
+//! Quantising alone is one of the cells, and so is pruning alone. The choice is
+//! the cell that loses least of those that are measured, and the best that
+//! removes nothing is always measured, so that a plan is not made that quantising
+//! beats on that text in the same memory, unless types are left out by hand.
 //!
 //! Owns the search. What fits, [`crate::memory`] predicts; how many experts a
 //! budget leaves in which layer is the plan's business.

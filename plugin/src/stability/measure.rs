@@ -107,7 +107,7 @@ pub(super) fn measure(all: &[LayerPlan], draws: &[Vec<LayerPlan>]) -> Stability 
 pub fn jaccard(left: &[LayerPlan], right: &[LayerPlan]) -> f64 {
     let (mut both, mut either) = (0, 0);
     for (left, right) in left.iter().zip(right) {
-        let (left, right) = (kept(left), kept(right));
+        let (left, right) = (left.staying(), right.staying());
         let common = left
             .iter()
             .filter(|&expert| right.binary_search(expert).is_ok())
@@ -119,15 +119,6 @@ pub fn jaccard(left: &[LayerPlan], right: &[LayerPlan]) -> f64 {
         return 1.0;
     }
     f64::from(both as u32) / f64::from(either as u32)
-}
-
-/// The experts that stay, ascending.
-fn kept(layer: &LayerPlan) -> &[usize] {
-    if layer.keeps_mlp() {
-        &layer.kept
-    } else {
-        &[]
-    }
 }
 
 fn of_layer(all: &LayerPlan, draws: &[&LayerPlan]) -> LayerStability {
@@ -154,7 +145,7 @@ fn of_layer(all: &LayerPlan, draws: &[&LayerPlan]) -> LayerStability {
         .collect();
     LayerStability {
         layer: all.layer,
-        kept: kept(all).len(),
+        kept: all.staying().len(),
         dropped: share(draws, |draw| !draw.keeps_mlp()),
         jaccard: mean(&indices),
         undecided: experts.iter().filter(|it| it.is_undecided()).count(),
@@ -163,7 +154,7 @@ fn of_layer(all: &LayerPlan, draws: &[&LayerPlan]) -> LayerStability {
 }
 
 fn of_expert(expert: usize, all: &LayerPlan, draws: &[&LayerPlan]) -> ExpertStability {
-    let stays = |layer: &LayerPlan| kept(layer).binary_search(&expert).is_ok();
+    let stays = |layer: &LayerPlan| layer.staying().binary_search(&expert).is_ok();
     let mut scores: Vec<f64> = draws.iter().map(|draw| draw.scores[expert]).collect();
     scores.sort_by(f64::total_cmp);
     let tail = (1.0 - CONFIDENCE) / 2.0;

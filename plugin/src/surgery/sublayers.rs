@@ -30,7 +30,8 @@ const INSTEAD_OF_ATTENTION: &str =
 /// What works where the experts of a layer were to go.
 const INSTEAD_OF_EXPERTS: &str = "`eval` measures such a plan; --drop-layers can be written";
 
-/// Fails if no result could lack what `keep` takes out of layers that stay.
+/// Fails if no result could lack what `keep` takes out of layers that stay; how
+/// wide the zeros are in the place of feed-forward parts, if any goes.
 ///
 /// # Errors
 /// [`Error::NotWritten`]
@@ -39,7 +40,7 @@ pub(super) fn check(
     family: &dyn Family,
     topology: &Topology,
     keep: &Keep,
-) -> Result<()> {
+) -> Result<Option<usize>> {
     let first = |goes: &dyn Fn(usize) -> bool| keep.layers.iter().copied().find(|&it| goes(it));
     if let Some(layer) = first(&|layer| keep.skip(layer).attention) {
         return Err(not_written(
@@ -50,19 +51,13 @@ pub(super) fn check(
         ));
     }
     let Some(layer) = first(&|layer| keep.skip(layer).mlp) else {
-        return Ok(());
+        return Ok(None);
     };
-    family
-        .stand_in(topology, keep)
-        .map(|_| ())
-        .map_err(|reason| {
-            not_written(
-                model,
-                format!("the experts of layer {layer}"),
-                reason,
-                INSTEAD_OF_EXPERTS,
-            )
-        })
+    let width = family.stand_in(topology, keep);
+    width.map(Some).map_err(|reason| {
+        let what = format!("the experts of layer {layer}");
+        not_written(model, what, reason, INSTEAD_OF_EXPERTS)
+    })
 }
 
 /// Fails if what `options` ask for cannot be written whatever is chosen: what
@@ -121,8 +116,8 @@ pub(super) fn stand_in(cut: &Cut<'_>, layer: usize, index: usize) -> Result<Vec<
     if !cut.keep.skip(layer).mlp {
         return Ok(Vec::new());
     }
-    check(&cut.checkpoint.name(), cut.family, cut.topology, cut.keep)?;
-    let Ok(width) = cut.family.stand_in(cut.topology, cut.keep) else {
+    let width = check(&cut.checkpoint.name(), cut.family, cut.topology, cut.keep)?;
+    let Some(width) = width else {
         return Ok(Vec::new());
     };
     let (names, hidden) = (cut.family.names(), cut.topology.hidden);

@@ -5,7 +5,6 @@
 //! the file says is read by [`prune_eval::sweep`].
 
 mod grid;
-mod progress;
 mod run;
 
 pub use grid::{every_fraction, CalibrateOn, Grid, Wanted};

@@ -10,7 +10,6 @@ use router_stats::calibration::Corpus;
 use router_stats::family::Keep;
 use router_stats::forward::{self, Quantization};
 
-use super::progress::OfGrid;
 use super::{Grid, Wanted};
 use crate::cache::{make_parent, Cache, Key};
 use crate::pipeline::{
@@ -18,6 +17,7 @@ use crate::pipeline::{
     Reporter, SearchOn,
 };
 use crate::plan::{self, Size};
+use crate::search::OfMany;
 use crate::{Error, Result};
 
 /// A model, what is varied, and the text that decides and measures.
@@ -117,11 +117,12 @@ pub fn run(job: &SweepJob<'_>, path: &Path) -> Result<Sweep> {
         }
         for (wanted, keep, size) in plans(job, seed, &own)? {
             let label = wanted.point.label(&[]);
-            let progress = OfGrid {
+            let progress = OfMany {
                 inner: job.reporter,
-                detail: format!("{}/{} {label}", done + 1, missing.len()),
+                stage: "Sweeping",
+                detail: &format!("{}/{} {label}", done + 1, missing.len()),
                 before: done as u64,
-                points: missing.len() as u64,
+                variants: missing.len() as u64,
                 tokens: sequences.tokens.len() as u64,
             };
             let hash = hash(&keep, wanted.quantization)?;

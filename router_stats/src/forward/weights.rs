@@ -24,9 +24,7 @@ impl Source<'_> {
     /// # Errors
     /// `MissingTensor`, `Shape`, `Dtype`, `Quantization`, `Scale` or `NonFinite`.
     pub(super) fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let mut values = self.values(name, shape)?;
-        self.round(&mut values, shape, Kind::Other, || name.to_owned())?;
-        Ok(Tensor::from_vec(values, shape, self.device)?)
+        self.read(name, shape, Kind::Other)
     }
 
     /// Reads the head [V, H].
@@ -34,9 +32,7 @@ impl Source<'_> {
     /// # Errors
     /// Those of [`tensor`](Self::tensor), and of [`round`](Self::round).
     pub(super) fn head(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
-        let mut values = self.values(name, &shape)?;
-        self.round(&mut values, &shape, Kind::Head, || name.to_owned())?;
-        Ok(Tensor::from_vec(values, &shape, self.device)?)
+        self.read(name, &shape, Kind::Head)
     }
 
     /// Reads a matrix [out, in] that quantisation rounds.
@@ -44,9 +40,7 @@ impl Source<'_> {
     /// # Errors
     /// Those of [`tensor`](Self::tensor), and of [`round`](Self::round).
     pub(super) fn projection(&self, name: &str, shape: [usize; 2]) -> Result<Tensor> {
-        let mut values = self.values(name, &shape)?;
-        self.round(&mut values, &shape, Kind::Projection, || name.to_owned())?;
-        Ok(Tensor::from_vec(values, &shape, self.device)?)
+        self.read(name, &shape, Kind::Projection)
     }
 
     /// Reads `{module}.weight` [out, in], which quantisation rounds, and, if
@@ -94,12 +88,13 @@ impl Source<'_> {
         })
     }
 
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    fn read(&self, name: &str, shape: &[usize], kind: Kind) -> Result<Tensor> {
         let weight = self.checkpoint.weight(name, shape)?;
         let mut values = vec![0f32; shape.iter().product()];
         weight.read_f32(&mut values)?;
         weight.release();
-        Ok(values)
+        self.round(&mut values, shape, kind, || name.to_owned())?;
+        Ok(Tensor::from_vec(values, shape, self.device)?)
     }
 }
 

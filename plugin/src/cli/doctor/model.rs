@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::Device;
+use router_stats::family::Keep;
+use safetensors::Dtype;
 
 use super::{machine, Finding, State};
 use crate::cache::Cache;
@@ -12,11 +14,10 @@ use crate::engine::has_chat_template;
 use crate::format;
 use crate::hub::Hub;
 use crate::pipeline::Model;
-use crate::surgery::{self, Layout, SurgeryOptions, Uqff, UqffDevice, UqffWeights};
+use crate::surgery::{self, Held, Layout, SurgeryOptions, Uqff, UqffDevice, UqffWeights};
 
-/// Bytes in memory of a bf16 or f16 weight on the processor, against those in
-/// the file: the engine computes in f32 there.
-const ON_CPU: u64 = 2;
+/// What works with a model that does not fit as it is.
+const INSTEAD: &str = "calibrate, plan and prune take one layer at a time; serve what --target-size leaves, or quantised: prune --layout uqff --uqff-weights q4k";
 
 /// Answers about the model that was named.
 pub(super) fn findings(args: &ModelArgs, global: &Global) -> Vec<Finding> {
@@ -52,7 +53,7 @@ pub(super) fn findings(args: &ModelArgs, global: &Global) -> Vec<Finding> {
                     format::bytes(size.bytes)
                 ),
             ));
-            findings.push(fits(size.bytes));
+            findings.push(fits(&model));
         }
         Err(error) => findings.push(Finding::error("model", &error)),
     }
@@ -79,9 +80,22 @@ fn directory(args: &ModelArgs, global: &Global) -> crate::Result<Option<PathBuf>
     }
 }
 
-fn fits(bytes: u64) -> Finding {
+/// The engine computes in f32 on a processor, whatever the file holds.
+fn fits(model: &Model) -> Finding {
     let (free, _) = machine::free_memory();
-    let needed = bytes * ON_CPU;
+    let (checkpoint, family, topology) = (model.checkpoint(), model.family(), model.topology());
+    let held = Held::new(
+        checkpoint,
+        family,
+        topology,
+        Layout::Engine,
+        Dtype::F32,
+        false,
+    );
+    let needed = match held {
+        Ok(held) => held.bytes(&Keep::all(topology)),
+        Err(error) => return Finding::warning("fits", format!("unknown: {error}"), INSTEAD),
+    };
     let found = format!(
         "about {} for the whole model on a processor, {} free",
         format::bytes(needed),
@@ -89,11 +103,7 @@ fn fits(bytes: u64) -> Finding {
     );
     match needed < free {
         true => Finding::ok("fits", found),
-        false => Finding::warning(
-            "fits",
-            found,
-            "calibrate, plan and prune take one layer at a time; serve what --target-size leaves, or quantised: prune --layout uqff --uqff-weights q4k",
-        ),
+        false => Finding::warning("fits", found, INSTEAD),
     }
 }
 

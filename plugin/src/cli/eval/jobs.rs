@@ -7,8 +7,9 @@ use tempfile::TempDir;
 use super::variants::Origin;
 use crate::cache::Cache;
 use crate::cli::args::ModelArgs;
+use crate::cli::job::{local, unmeasured};
 use crate::cli::progress::Console;
-use crate::pipeline::{Calibration, Change, Job, ModelSource};
+use crate::pipeline::{Change, Job};
 use crate::{plan, Result};
 
 /// Where models are found and who is told.
@@ -36,26 +37,17 @@ impl Jobs<'_> {
                 Change::Plan(path)
             }
             Origin::Checkpoint(dir) => {
-                source = ModelSource {
-                    model: Some(dir.display().to_string()),
-                    ..ModelSource::default()
-                };
+                source = local(dir);
                 Change::Nothing
             }
         };
-        let job = Job {
+        let job = unmeasured(
             source,
             change,
-            texts: Vec::new(),
-            calibration: Calibration::default(),
-            evaluation: None,
-            // The engine knows.
-            uneven_weights: None,
-            max_seq_len: None,
-            device: self.model.device()?,
-            cache: self.cache.clone(),
-            reporter: self.console.clone(),
-        };
+            self.model.device()?,
+            self.cache.clone(),
+            self.console.clone(),
+        );
         Ok((folder, job))
     }
 }

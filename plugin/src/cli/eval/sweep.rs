@@ -11,9 +11,9 @@ use super::made::{named, or_all};
 use super::variants;
 use crate::allocate::ALLOCATORS;
 use crate::cli::args::{
-    allocators, criteria, default_allocator, default_layer_criterion, layer_criteria, searches,
-    surroundings, CalibrationArgs, ConstraintArgs, EvaluationArgs, IntervalArgs, ModelArgs,
-    SearchLimits, TextArgs,
+    allocators, criteria, default_allocator, default_criterion, default_layer_criterion,
+    layer_criteria, searches, surroundings, CalibrationArgs, ConstraintArgs, EvaluationArgs,
+    IntervalArgs, ModelArgs, SearchLimits, TextArgs,
 };
 use crate::cli::given::Given;
 use crate::cli::{output, Global};
@@ -60,7 +60,7 @@ pub(super) struct Args {
     drop_layers: Vec<LayerBudget>,
 
     /// Which experts go, or `all`
-    #[arg(long, value_delimiter = ',', default_value = "reap", value_name = "NAME,…", requires = "expert_budget", value_parser = or_all(criteria()))]
+    #[arg(long, value_delimiter = ',', default_value = default_criterion(), value_name = "NAME,…", requires = "expert_budget", value_parser = or_all(criteria()))]
     criterion: Vec<String>,
 
     /// How many go in which layer, or `all`

@@ -4,16 +4,17 @@
 //! the allocator, in pieces that a model does not fit. On Unix the program
 //! therefore starts itself anew when that is done (`execve`: the process and
 //! its number stay, nobody has to watch a child), finds every result in the
-//! cache, and only serves. What the allocator may keep is said in its
-//! environment, which it reads only when it starts. The socket, bound before
-//! the long work, is handed on as standard input.
+//! cache, and only serves. Where memory was promised, the allocator is told to
+//! keep nothing, in its environment, which it reads only when it starts: that
+//! costs time at every token, so without a budget it is left alone. The socket,
+//! bound before the long work, is handed on as standard input.
 
 use std::net::TcpListener;
 
-/// Starts the program anew with the same arguments and `--prepared`. Does not
-/// return if that works.
+/// Starts the program anew with the same arguments and `--prepared`, to keep to
+/// a `budget` of memory or not. Does not return if that works.
 #[cfg(unix)]
-pub(super) fn start(listener: TcpListener) -> anyhow::Error {
+pub(super) fn start(listener: TcpListener, budget: bool) -> anyhow::Error {
     use std::os::fd::OwnedFd;
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
@@ -27,9 +28,10 @@ pub(super) fn start(listener: TcpListener) -> anyhow::Error {
         .args(std::env::args_os().skip(1))
         .arg("--prepared")
         .stdin(Stdio::from(OwnedFd::from(listener)));
-    crate::memory::overhead::with_allocator(&mut command)
-        .exec()
-        .into()
+    if budget {
+        crate::memory::overhead::with_allocator(&mut command);
+    }
+    command.exec().into()
 }
 
 /// The socket that [`start`] handed on.

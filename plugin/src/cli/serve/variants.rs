@@ -15,12 +15,12 @@ pub(super) struct VariantArgs {
     /// Serve this beside the rest, or alone: a fraction of the experts to
     /// remove, a plan file, or `original`; repeat it for more. Requests choose
     /// by `model`; without other budget flags the first is the default
-    #[arg(long, value_name = "FRACTION|PLAN|original", value_parser = parse)]
+    #[arg(long, value_name = "FRACTION|PLAN|original", value_parser = parse, conflicts_with = "fit")]
     variant: Vec<Choice>,
 
     /// Keep a sample of at most N tokens of what clients ask, in memory only,
     /// for `POST /v1/recalibrate` to plan with
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..))]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(64..), conflicts_with = "fit")]
     learn_from_traffic: Option<u32>,
 }
 

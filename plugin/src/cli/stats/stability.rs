@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use router_stats::stats::{Parts, Stats};
 
-use crate::cli::args::{surroundings, BudgetArgs, ModelArgs};
+use crate::cli::args::{any_budget, surroundings, BudgetArgs, ModelArgs};
 use crate::cli::table::Table;
 use crate::cli::{output, Global};
 use crate::format;
@@ -17,7 +17,7 @@ const NAMED: usize = 6;
 
 /// Arguments of `stats stability`.
 #[derive(clap::Args)]
-#[command(group(clap::ArgGroup::new("asked").args(["prune_experts", "keep_experts", "target_size", "target_params", "max_loss", "drop_layers", "drop_attention", "drop_moe", "top_k"]).required(true).multiple(true)))]
+#[command(group(any_budget("asked").required(true)))]
 pub(super) struct Args {
     /// Statistics of parts of a text, such as those of `calibrate --shard`; the
     /// more parts, the better
@@ -41,8 +41,7 @@ pub(super) struct Args {
 
 /// Runs `stats stability`.
 pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let options = args.budget.options(args.seed);
-    stability::check(&options)?;
+    let options = args.budget.decision(args.seed)?;
     let (cache, console) = surroundings(global)?;
     let model = args.model.open(&cache, &console)?;
     plan::check(&options, model.topology())?;

@@ -3,7 +3,7 @@
 use serde_json::{json, Map, Value};
 
 /// Prefix of a reference.
-const PREFIX: &str = "#/components/schemas/";
+pub(super) const PREFIX: &str = "#/components/schemas/";
 
 /// Of `all` schemas, those that `paths` lead to, ours added.
 pub(super) fn used(paths: &Map<String, Value>, all: &Value) -> Map<String, Value> {
@@ -18,6 +18,8 @@ pub(super) fn used(paths: &Map<String, Value>, all: &Value) -> Map<String, Value
         }
         let schema = match (name.as_str(), &all[name.as_str()]) {
             ("Error", _) => error(),
+            ("VariantRequest", _) => variant(),
+            ("RecalibrationRequest", _) => recalibration(),
             (_, Value::Null) => json!({}),
             (_, schema) => with_ours(&name, schema.clone()),
         };
@@ -58,6 +60,33 @@ fn with_ours(name: &str, mut schema: Value) -> Value {
         fields.insert("stream_options".to_owned(), options);
     }
     schema
+}
+
+/// The body of `POST /v1/variants`.
+fn variant() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "id": { "type": "string" },
+            "plan": { "type": "object" },
+            "prune_experts": { "type": "number", "example": 0.25 },
+            "criterion": { "type": "string", "example": "reap" },
+            "replace": { "type": "string", "example": "default" },
+        },
+    })
+}
+
+/// The body of `POST /v1/recalibrate`.
+fn recalibration() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "model": { "type": "string", "example": "default" },
+            "weight": { "type": "number", "example": 1.0 },
+        },
+    })
 }
 
 /// The body of every failure.

@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-use super::Refusal;
 use crate::server::answer::prompts::{self, Prompt};
+use crate::server::problem::Problem;
 
 /// Most alternatives per token, as OpenAI has it.
 const MOST_TOP: u64 = 5;
@@ -37,13 +37,13 @@ const UNUSED: &[(&str, &[&str])] = &[
 impl Asked {
     /// Reads the body of a request for a completion. `None` if it does not
     /// ask for an echo with log-probabilities, or is not even JSON.
-    pub(super) fn parse(body: &[u8]) -> Option<Result<Self, Refusal>> {
+    pub(super) fn parse(body: &[u8]) -> Option<Result<Self, Problem>> {
         let body: Value = serde_json::from_slice(body).ok()?;
         let asks = body["echo"] == true && !body["logprobs"].is_null();
         asks.then(|| Self::of(&body))
     }
 
-    fn of(body: &Value) -> Result<Self, Refusal> {
+    fn of(body: &Value) -> Result<Self, Problem> {
         for (field, accepted) in UNUSED {
             let value = &body[*field];
             if !value.is_null() && !accepted.contains(&value.to_string().as_str()) {
@@ -97,23 +97,9 @@ impl Asked {
 }
 
 /// Says that a field has another value than an echo can answer.
-fn refusal(field: &str, expected: &str, found: &Value) -> Refusal {
-    let found = match found {
-        Value::Null => "none".to_owned(),
-        value => {
-            let text = value.to_string();
-            match text.char_indices().nth(40) {
-                Some((end, _)) => format!("{}…", &text[..end]),
-                None => text,
-            }
-        }
-    };
-    Refusal {
-        message: format!(
-            "`{field}`: expected {expected} with `echo` and `logprobs`, found {found}"
-        ),
-        param: Some(field.to_owned()),
-    }
+fn refusal(field: &str, expected: &str, found: &Value) -> Problem {
+    let expected = format!("{expected} with `echo` and `logprobs`");
+    Problem::field(field, &expected, found)
 }
 
 #[cfg(test)]
@@ -122,7 +108,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(change: &Value) -> Option<Result<Asked, Refusal>> {
+    fn parse(change: &Value) -> Option<Result<Asked, Problem>> {
         let mut body = json!({
             "model": "demo", "prompt": "Once", "echo": true, "logprobs": 1, "max_tokens": 1,
             "temperature": 0, "seed": 1234, "stop": ["\n"]
@@ -187,9 +173,10 @@ mod tests {
             (json!({"prompt": [-1]}), "prompt"),
             (json!({"model": 3}), "model"),
         ] {
-            let refusal = parse(&change).unwrap().unwrap_err();
-            assert_eq!(refusal.param.as_deref(), Some(field), "{change}");
-            assert!(refusal.message.contains(&format!("`{field}`: expected")));
+            let error = parse(&change).unwrap().unwrap_err().error();
+            assert_eq!(error["param"], field, "{change}");
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(&format!("`{field}`: expected")));
         }
         // Without a token to sample, there is nothing to be cold about.
         let cold = json!({"temperature": 0.7, "max_tokens": 0, "n": 1, "stream": false});

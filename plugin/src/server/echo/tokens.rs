@@ -1,9 +1,11 @@
 //! A prompt, its tokens, and where each stands in the text.
 
+use axum::http::StatusCode;
+use serde_json::{json, Value};
 use tokenizers::Tokenizer;
 
-use super::Refusal;
 use crate::server::answer::prompts::Prompt;
+use crate::server::problem::Problem;
 
 /// A prompt as the model sees it and as a reader does.
 #[derive(Debug, PartialEq)]
@@ -21,13 +23,13 @@ impl Tokenised {
     /// the text of tokens.
     ///
     /// # Errors
-    /// [`Refusal`] for a prompt without tokens or with unknown ones.
-    pub(super) fn new(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, Refusal> {
+    /// [`Problem`] for a prompt without tokens or with unknown ones.
+    pub(super) fn new(prompt: &Prompt, tokenizer: &Tokenizer) -> Result<Self, Problem> {
         let tokenised = match prompt {
             Prompt::Text(text) => {
                 let encoding = tokenizer
                     .encode_char_offsets(text.as_str(), true)
-                    .map_err(|error| refusal(error.to_string()))?;
+                    .map_err(unreadable)?;
                 Self {
                     text: text.clone(),
                     ids: encoding.get_ids().to_vec(),
@@ -37,31 +39,28 @@ impl Tokenised {
             Prompt::Tokens(ids) => Self::of_tokens(ids, tokenizer)?,
         };
         if tokenised.ids.is_empty() {
-            return Err(refusal(
-                "expected at least one token, found none".to_owned(),
-            ));
+            let expected = "at least one token";
+            return Err(Problem::field("prompt", expected, &Value::Null));
         }
         Ok(tokenised)
     }
 
-    fn of_tokens(ids: &[u32], tokenizer: &Tokenizer) -> Result<Self, Refusal> {
+    fn of_tokens(ids: &[u32], tokenizer: &Tokenizer) -> Result<Self, Problem> {
         if let Some(id) = ids.iter().find(|&&id| tokenizer.id_to_token(id).is_none()) {
-            return Err(refusal(format!(
-                "expected ids of tokens of the model, found {id}"
-            )));
+            let expected = "ids of tokens of the model";
+            return Err(Problem::field("prompt", expected, &json!(id)));
         }
-        let failed = |error: tokenizers::Error| refusal(error.to_string());
         let mut stream = tokenizer.decode_stream(false);
         let mut offsets = Vec::with_capacity(ids.len());
         let mut end = 0;
         for &id in ids {
             offsets.push(end);
             // A part of a character has no text until the rest comes.
-            let text = stream.step(id).map_err(failed)?;
+            let text = stream.step(id).map_err(unreadable)?;
             end += text.map_or(0, |text| text.chars().count());
         }
         Ok(Self {
-            text: tokenizer.decode(ids, false).map_err(failed)?,
+            text: tokenizer.decode(ids, false).map_err(unreadable)?,
             ids: ids.to_vec(),
             offsets,
         })
@@ -71,18 +70,13 @@ impl Tokenised {
 /// The text of one token, by which answers name it.
 ///
 /// # Errors
-/// [`Refusal`] if the tokenizer cannot tell.
-pub(super) fn name(token: u32, tokenizer: &Tokenizer) -> Result<String, Refusal> {
-    tokenizer
-        .decode(&[token], false)
-        .map_err(|error| refusal(error.to_string()))
+/// [`Problem`] if the tokenizer cannot tell.
+pub(super) fn name(token: u32, tokenizer: &Tokenizer) -> Result<String, Problem> {
+    tokenizer.decode(&[token], false).map_err(unreadable)
 }
 
-fn refusal(what: String) -> Refusal {
-    Refusal {
-        message: format!("`prompt`: {what}"),
-        param: Some("prompt".to_owned()),
-    }
+fn unreadable(error: tokenizers::Error) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, format!("`prompt`: {error}")).param("prompt")
 }
 
 #[cfg(test)]
@@ -125,8 +119,8 @@ mod tests {
             (Prompt::Tokens(Vec::new()), "found none"),
             (Prompt::Tokens(vec![0, 99_999_999]), "99999999"),
         ] {
-            let refusal = Tokenised::new(&prompt, &tokenizer).unwrap_err();
-            assert!(refusal.message.contains(said), "{}", refusal.message);
+            let error = Tokenised::new(&prompt, &tokenizer).unwrap_err().error();
+            assert!(error["message"].as_str().unwrap().contains(said), "{error}");
         }
     }
 }

@@ -8,7 +8,7 @@ mod text;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use histogram::Histogram;
@@ -20,7 +20,7 @@ pub(super) use text::KIND;
 pub(super) enum Rejection {
     /// The queue is full.
     Queue,
-    /// It took too long.
+    /// It waited in the queue for too long.
     Time,
     /// The body is too large.
     Body,
@@ -88,12 +88,12 @@ impl Metrics {
     }
 
     /// One more request runs until the guard is dropped.
-    pub(super) fn run(self: &std::sync::Arc<Self>) -> Gauge {
+    pub(super) fn run(self: &Arc<Self>) -> Gauge {
         Gauge::new(self.clone(), |metrics| &metrics.running)
     }
 
     /// One more request waits until the guard is dropped.
-    pub(super) fn wait(self: &std::sync::Arc<Self>) -> Gauge {
+    pub(super) fn wait(self: &Arc<Self>) -> Gauge {
         Gauge::new(self.clone(), |metrics| &metrics.queued)
     }
 
@@ -139,12 +139,12 @@ impl Metrics {
 
 /// One of what is there at the moment, as long as it lives.
 pub(super) struct Gauge {
-    metrics: std::sync::Arc<Metrics>,
+    metrics: Arc<Metrics>,
     of: fn(&Metrics) -> &AtomicU64,
 }
 
 impl Gauge {
-    fn new(metrics: std::sync::Arc<Metrics>, of: fn(&Metrics) -> &AtomicU64) -> Self {
+    fn new(metrics: Arc<Metrics>, of: fn(&Metrics) -> &AtomicU64) -> Self {
         of(&metrics).fetch_add(1, Ordering::Relaxed);
         Self { metrics, of }
     }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn a_gauge_goes_down_when_dropped() {
-        let metrics = std::sync::Arc::new(Metrics::new());
+        let metrics = Arc::new(Metrics::new());
         let (one, two) = (metrics.run(), metrics.run());
         let waiting = metrics.wait();
         assert_eq!((metrics.running(), metrics.queued()), (2, 1));

@@ -72,14 +72,8 @@ export class Answer {
 
   // Takes in an event; gives the reason of the end if it is the last.
   take(data, started) {
-    let event;
-    try {
-      event = JSON.parse(data);
-    } catch {
-      // The engine says what fails in the middle of an answer as plain text.
-      throw new Failure(data, 200);
-    }
-    if (event.error || event.message) throw new Failure(event.error?.message ?? event.message, 200);
+    const event = JSON.parse(data);
+    if (event.error) throw new Failure(event.error.message, 200);
     const choice = event.choices?.[0];
     const piece = choice?.delta?.content ?? choice?.text ?? '';
     const thought = choice?.delta?.reasoning_content ?? '';
@@ -94,11 +88,8 @@ export class Answer {
       this.text += piece;
       this.words.append(piece);
     }
-    const usage = event.usage;
-    if (usage?.completion_tokens) {
-      this.tokens = usage.completion_tokens;
-      this.settled = usage.avg_compl_tok_per_sec;
-    }
+    // A piece may have several tokens; the last event has their number.
+    if (event.usage) this.tokens = event.usage.completion_tokens;
     return choice?.finish_reason;
   }
 
@@ -139,7 +130,6 @@ export class Answer {
 
   // The rate of the whole answer.
   final() {
-    if (this.settled) return this.settled;
     const time = this.took - this.first;
     return this.first !== null && time > 0 && this.tokens > 1 ? (this.tokens - 1) / time * 1000 : null;
   }

@@ -65,7 +65,7 @@ async function explain(response) {
   let message = text.trim();
   try {
     const said = JSON.parse(text);
-    message = said.error?.message ?? said.message ?? message;
+    message = said.error?.message ?? message;
   } catch {
     // Not JSON: what it says is the message.
   }

@@ -32,10 +32,10 @@ function history(slot, system) {
 
 function body(asked, slot, model, prompt) {
   const { system, temperature, max_tokens } = asked;
-  const common = { model, stream: true, temperature, max_tokens };
+  const common = { model, stream: true, stream_options: { include_usage: true }, temperature, max_tokens };
   if (asked.mode === 'completion') return ['/v1/completions', { ...common, prompt }];
   const messages = [...history(slot, system), { role: 'user', content: prompt }];
-  return ['/v1/chat/completions', { ...common, messages, stream_options: { include_usage: true } }];
+  return ['/v1/chat/completions', { ...common, messages }];
 }
 
 async function send(prompt, onProgress) {

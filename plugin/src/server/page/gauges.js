@@ -22,21 +22,19 @@ function show(gauge, text) {
 }
 
 // Asks for the state of the server from time to time while the page is seen.
-// A server that has none to tell is not asked again.
 export async function poll(streaming) {
   if (!document.hidden && !(locked && !hasKey())) {
     try {
       const status = await json('/v1/status', { quiet: true });
       show('memory', status.resident_bytes ? bytes(status.resident_bytes) : '–');
       const queued = status.queued ? ` + ${status.queued}` : '';
-      show('flight', `${status.in_flight ?? 0}${queued}`);
+      show('flight', `${status.in_flight}${queued}`);
       byId('gauge-flight').title = queued ? `${status.queued} wait` : '';
       const own = streaming();
       if (!own.length && status.in_flight > 0 && status.tokens_per_s) show('rate', status.tokens_per_s.toFixed(1));
     } catch (error) {
       show('flight', '–');
       locked = error.status === 401;
-      if (error.status === 404) return;
     }
   }
   setTimeout(() => poll(streaming), EVERY);

@@ -16,6 +16,8 @@ use axum::routing::get;
 use axum::Router;
 use sha2::{Digest, Sha256};
 
+use crate::cache;
+
 /// What the page may do: load its own files and talk to its own server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
                       img-src 'self' data:; connect-src 'self'; base-uri 'none'; \
@@ -123,12 +125,7 @@ impl File {
 
     /// Names the content, in quotes.
     fn tag(&self) -> String {
-        let digest = Sha256::digest(self.content);
-        let hex: String = digest[..8]
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        format!("\"{hex}\"")
+        format!("\"{}\"", cache::hex(&Sha256::digest(self.content)[..8]))
     }
 }
 

@@ -1,6 +1,6 @@
 // What is asked of which model: the form beside the conversation.
 
-import { hasKey, forgetKey, json, request } from '/assets/api.js';
+import { hasKey, forgetKey, json } from '/assets/api.js';
 import { byId, choices, problem } from '/assets/dom.js';
 
 const ABOUT = {
@@ -36,17 +36,11 @@ export function options() {
   };
 }
 
-// Asks the server which models there are. The engine's alias `default` is left
-// out where the model has a name of its own.
+// Asks the server which models there are.
 export async function refresh() {
-  const { data } = await json('/v1/models');
-  const named = data.map(({ id }) => id).filter((id) => id !== 'default');
-  const variants = await variantsOf(named);
-  const labels = new Map(variants.map((variant) => [variant.id, describe(variant)]));
-  const first = variants.find((variant) => variant.default)?.id;
-  served = (named.length ? named : ['default']).sort((a, b) => (b === first) - (a === first));
-  const model = (id) => ({ value: id, label: labels.get(id) ?? id });
-  choices(byId('model'), served.map(model));
+  const { data } = await json('/v1/variants');
+  served = data.map(({ id }) => id);
+  choices(byId('model'), data.map((variant) => ({ value: variant.id, label: describe(variant) })));
   besides();
   byId('forget-key').hidden = !hasKey();
   return served;
@@ -61,20 +55,9 @@ function besides() {
   byId('beside-about').hidden = others.length > 0;
 }
 
-// What is known of variants; a server of one model may know nothing.
-async function variantsOf(named) {
-  if (!named.length) return [];
-  try {
-    return (await (await request('/v1/variants')).json()).data;
-  } catch (error) {
-    if (error.status === 404) return [];
-    throw error;
-  }
-}
-
 function describe({ id, source, pruned }) {
   if (source === 'recalibrated') return `${id} (recalibrated)`;
-  return pruned === false ? `${id} (original)` : id;
+  return pruned ? id : `${id} (original)`;
 }
 
 // Wires the form; `changed` is called when the mode is another.

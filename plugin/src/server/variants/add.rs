@@ -106,7 +106,7 @@ impl Variants {
     }
 
     /// Fails if the memory of this server was promised to one model.
-    fn expect_no_budget(&self) -> Result<(), Problem> {
+    pub(super) fn expect_no_budget(&self) -> Result<(), Problem> {
         let served = self.table.find(None)?;
         let plan = served.outcome.plan.as_ref();
         match plan.and_then(|plan| plan.method.asked.fit) {

@@ -41,6 +41,7 @@ impl Variants {
                 "no requests are kept to learn from; start the server with --learn-from-traffic N",
             )
         })?;
+        self.expect_no_budget()?;
         let _turn = self.maker.turn().await;
         let old = self.table.find(asked.model.as_deref())?;
         let plan = old.outcome.plan.as_ref().ok_or_else(|| {

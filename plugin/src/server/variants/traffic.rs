@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
-use axum::http::{request, Method};
+use axum::http::request;
 use serde_json::{json, Value};
 use tokio::sync::Semaphore;
 
@@ -68,7 +68,7 @@ impl Sample {
             "/v1/completions" => Kind::Completion,
             _ => return None,
         };
-        (parts.method == Method::POST).then(|| Candidate {
+        Some(Candidate {
             kind,
             body: body.clone(),
         })

@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::Request;
 use axum::response::Response;
@@ -15,6 +14,7 @@ use tower_service::Service;
 use crate::engine::load::Engine;
 use crate::pipeline::{Change, Outcome};
 use crate::server::sent::until_sent;
+use crate::server::time::now;
 
 /// Where a variant comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -70,14 +70,13 @@ impl Variant {
         origin: Origin,
         bytes: u64,
     ) -> Self {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH);
         Self {
             id: engine.id,
             origin,
             change,
             outcome: engine.outcome,
             bytes,
-            created: since.map_or(0, |since| since.as_secs()),
+            created: now(),
             routes,
             running: watch::Sender::new(0),
             _engine: engine.mistralrs,
