@@ -38,6 +38,11 @@ pub(crate) fn score(x: f64) -> String {
     }
 }
 
+/// `−38.2%` of a fraction that was gained or lost.
+pub(crate) fn change(fraction: f64) -> String {
+    format!("{:+.1}%", fraction * 100.0).replace('-', "−")
+}
+
 /// `8`, or `8–16` of numbers that differ. Zeros do not count.
 pub(crate) fn range(numbers: impl Iterator<Item = usize> + Clone) -> String {
     let numbers = numbers.filter(|&n| n > 0);
@@ -137,6 +142,13 @@ mod tests {
         assert_eq!(score(0.0), "0");
         assert_eq!(amount(1_200_000_000, "B"), "1.20 GB");
         assert_eq!(amount(65_536, "tok"), "65.5k tok");
+    }
+
+    #[test]
+    fn changes_have_a_sign() {
+        assert_eq!(change(-0.382), "−38.2%");
+        assert_eq!(change(0.0475), "+4.8%");
+        assert_eq!(change(0.0), "+0.0%");
     }
 
     #[test]

@@ -112,6 +112,14 @@ pub enum Error {
         /// Expected shape, or where the index says it is.
         expected: String,
     },
+    /// The shard of a tensor is a stand-in: its header is here, its data is not.
+    #[error("{}: tensor `{tensor}`: expected its data, found only the header of its file", path.display())]
+    NotHere {
+        /// Shard.
+        path: PathBuf,
+        /// Name.
+        tensor: String,
+    },
     /// A tensor has another shape than the configuration implies.
     #[error("{}: tensor `{tensor}`: expected shape {expected:?}, found {found:?}", path.display())]
     Shape {
@@ -345,6 +353,7 @@ impl Error {
             | Self::Gguf { .. }
             | Self::Index { .. }
             | Self::MissingTensor { .. } => "the file is incomplete or damaged; download it again",
+            Self::NotHere { .. } => "download the whole model first: its weights are read at one go here",
             Self::Shape { .. } => "config.json and the weights belong to different models",
             Self::Dtype { .. } | Self::MixedDtypes { .. } => "convert the checkpoint to bf16, f16 or f32 first",
             Self::Quantization { .. } => {

@@ -119,7 +119,7 @@ impl Size {
             let Some(width) = stand_in else { continue };
             let norm = checkpoint.tensor(&names.in_block(layer, names.mlp_norm))?;
             for _ in Projection::ALL {
-                let zeros = Amount::zeros(&norm, width * topology.hidden, quantization);
+                let zeros = Amount::zeros(&norm, width * topology.hidden, quantization)?;
                 bytes += zeros.bytes;
                 shared += zeros.parameters;
             }
@@ -181,7 +181,7 @@ impl Amount {
     /// weights have none of these scales.
     fn of(tensor: &TensorView<'_>, names: &Names, quantization: Option<Quantization>) -> Self {
         let scaled = tensor.name.strip_suffix(SCALE_SUFFIX);
-        let stored = tensor.data.len() as u64;
+        let stored = tensor.bytes() as u64;
         let parameters = if scaled.is_some() {
             0
         } else {
@@ -196,13 +196,17 @@ impl Amount {
     }
 
     /// A matrix of zeros in the dtype of `like`.
-    fn zeros(like: &TensorView<'_>, elements: usize, quantization: Option<Quantization>) -> Self {
+    fn zeros(
+        like: &TensorView<'_>,
+        elements: usize,
+        quantization: Option<Quantization>,
+    ) -> Result<Self> {
         let parameters = elements as u64;
         let bytes = match quantization {
-            None => parameters * (like.dtype.bitsize() / 8) as u64,
+            None => parameters * (like.plain()?.bitsize() / 8) as u64,
             Some(quantization) => quantization.bytes(parameters),
         };
-        Self { parameters, bytes }
+        Ok(Self { parameters, bytes })
     }
 
     /// The part of `tensor` whose rows `mask` keeps, one row per expert.

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use prune_eval::Report;
 use router_stats::checkpoint::ExpertReader;
+use router_stats::family::Projection;
 use serde_json::json;
 
 pub(super) use plan::{asked, compared, ids, percent, plan_table, sizes, weighed};
@@ -98,7 +99,7 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
             .map(|reader| {
                 (
                     reader.layout().to_string(),
-                    format!("{:?}", reader.dtype()).to_lowercase(),
+                    reader.element(Projection::Gate).to_string().to_lowercase(),
                 )
             })
         })

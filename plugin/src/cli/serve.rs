@@ -19,6 +19,7 @@ use super::args::{
 };
 use super::given::Given;
 use super::{inspect, interrupt, Global};
+use crate::format;
 use crate::pipeline::{Change, EvaluationOptions, Job, Outcome, Reporter};
 use crate::plan::{self, PlanOptions};
 use crate::server::{listen, Server, VariantOptions};
@@ -266,14 +267,13 @@ fn losses(report: &Report) -> Vec<[String; 4]> {
             |estimate| format!("{:.2}", estimate.value),
         )
     };
-    let signed = |x: f64| format!("{:+.1}%", x * 100.0).replace('-', "−");
     let change = pruned
         .estimate("perplexity_change", None)
         .map_or_else(String::new, |change| {
             let interval = change.interval().map_or_else(String::new, |(low, high)| {
                 format!(" [{:.1}, {:.1}]", low * 100.0, high * 100.0).replace('-', "−")
             });
-            signed(change.value) + &interval
+            format::change(change.value) + &interval
         });
     rows.push([
         "perplexity".to_owned(),
@@ -286,7 +286,7 @@ fn losses(report: &Report) -> Vec<[String; 4]> {
             format!("  worst: {domain}"),
             String::new(),
             String::new(),
-            signed(change.value),
+            format::change(change.value),
         ]);
     }
     if let Some(agreement) = pruned.estimate("top1_agreement", None) {

@@ -367,7 +367,7 @@ fn stacked(model: &Model) -> bool {
     let serving = model.family().serving(model.topology());
     let mut tensors = model.checkpoint().tensors();
     serving.layout().is_some_and(|layout| layout.stacked)
-        && !tensors.any(|tensor| tensor.dtype == Dtype::F8_E4M3)
+        && !tensors.any(|tensor| tensor.element == Dtype::F8_E4M3.into())
 }
 
 /// What the engine computes otherwise than `model`.

@@ -22,7 +22,7 @@ pub(super) fn expert_bytes(
         ) else {
             continue;
         };
-        *bytes += tensor.data.len() as u64;
+        *bytes += tensor.bytes() as u64;
     }
     for (bytes, experts) in bytes.iter_mut().zip(topology.experts()) {
         *bytes /= experts.max(1) as u64;

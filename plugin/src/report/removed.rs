@@ -109,8 +109,7 @@ fn sublayers(plan: &Plan) -> impl Iterator<Item = (&'static str, usize)> + '_ {
 
 /// `−38.2%`.
 fn change(before: u64, after: u64) -> String {
-    let change = (after as f64 / before.max(1) as f64 - 1.0) * 100.0;
-    format!("{change:+.1}%").replace('-', "−")
+    format::change(after as f64 / before.max(1) as f64 - 1.0)
 }
 
 fn sizes(plan: &Plan) -> Table {

@@ -22,9 +22,9 @@ pub fn table(cells: &[Cell], bytes: u64) -> Vec<Vec<String>> {
     let mut rows = vec![heading.map(str::to_owned).to_vec()];
     for (place, cell) in cells.iter().take(SHOWN).enumerate() {
         let after = &cell.plan.plan().after;
-        let change = cell.loss.map_or_else(String::new, |loss| {
-            format!("{:+.1}%", loss.exp_m1() * 100.0).replace('-', "−")
-        });
+        let change = cell
+            .loss
+            .map_or_else(String::new, |loss| format::change(loss.exp_m1()));
         rows.push(vec![
             match place {
                 0 => "chosen".to_owned(),

@@ -37,7 +37,7 @@ pub(super) fn in_attention(
     let is_fp8 = |layer, matrix: &str| {
         let name = names.in_block(layer, &format!("{}{matrix}.weight", names.attention));
         let tensor = checkpoint.tensor(&name);
-        tensor.is_ok_and(|tensor| tensor.dtype == Dtype::F8_E4M3)
+        tensor.is_ok_and(|tensor| tensor.element == Dtype::F8_E4M3.into())
     };
     (0..topology.layers()).any(|layer| matrices.iter().any(|matrix| is_fp8(layer, matrix)))
 }

@@ -191,9 +191,9 @@ fn block(
             let inside = &name[prefix.len()..];
             let new = names.in_block(index, inside);
             outputs.push(if let Some(order) = pairs::rows(cut, inside, name)? {
-                rows(&cut.checkpoint.tensor(name)?, new, &order)
+                rows(&cut.checkpoint.tensor(name)?, new, &order)?
             } else if let Some(padding) = values::padding(cut, inside) {
-                padded(&cut.checkpoint.tensor(name)?, new, padding)
+                padded(&cut.checkpoint.tensor(name)?, new, padding)?
             } else {
                 copy(cut, name, new)?
             });
@@ -209,7 +209,7 @@ fn block(
         let tensor = cut.checkpoint.tensor_of_shape(&name, &shape)?;
         let new = names.in_block(index, router);
         outputs.push(match bias::raise(cut, moe, router, &tensor)? {
-            None => rows(&tensor, new, kept),
+            None => rows(&tensor, new, kept)?,
             Some(by) => raised(&tensor, new, kept, by),
         });
     }
@@ -217,7 +217,7 @@ fn block(
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, cut.topology.hidden)?;
     classify::check_one_layout(cut, tensors, &reader)?;
     // Block scales go with single matrices.
-    if cut.stacks_experts() && reader.dtype() != Dtype::F8_E4M3 {
+    if cut.stacks_experts() && reader.element(Projection::Gate) != Dtype::F8_E4M3.into() {
         stacked(cut, block, moe, &reader, outputs)
     } else {
         per_expert(cut, block, moe, &reader, outputs)
@@ -263,7 +263,7 @@ fn per_expert(
                 expert,
                 projection,
             };
-            outputs.push(output(name, reader.dtype(), shape, source));
+            outputs.push(output(name, reader.plain(projection)?, shape, source));
         }
     }
     Ok(())
@@ -283,14 +283,14 @@ fn stacked(
     if reader.layout() == ENGINE_ORIENTATION {
         for (stored, name) in [(names.stacked_gate_up, gate_up), (names.stacked_down, down)] {
             let tensor = cut.checkpoint.tensor(&names.in_block(layer, stored))?;
-            outputs.push(rows(&tensor, name, experts));
+            outputs.push(rows(&tensor, name, experts)?);
         }
         return Ok(());
     }
     let (hidden, intermediate) = (cut.topology.hidden, moe.intermediate);
     outputs.push(output(
         gate_up,
-        reader.dtype(),
+        reader.plain(Projection::Gate)?,
         vec![experts.len(), hidden, 2 * intermediate],
         Source::StackGateUp {
             layer,
@@ -299,7 +299,7 @@ fn stacked(
     ));
     outputs.push(output(
         down,
-        reader.dtype(),
+        reader.plain(Projection::Down)?,
         vec![experts.len(), intermediate, hidden],
         Source::StackDown {
             layer,
@@ -316,9 +316,9 @@ fn copy(cut: &Cut<'_>, tensor: &str, name: String) -> Result<Output> {
     let view = cut.checkpoint.tensor(tensor)?;
     Ok(Output {
         name,
-        dtype: view.dtype,
+        dtype: view.plain()?,
         shape: view.shape.to_vec(),
-        bytes: view.data.len() as u64,
+        bytes: view.bytes() as u64,
         source: Source::Copy {
             tensor: tensor.to_owned(),
         },
@@ -326,31 +326,31 @@ fn copy(cut: &Cut<'_>, tensor: &str, name: String) -> Result<Output> {
 }
 
 /// `rows` of a tensor with at least one dimension.
-fn rows(tensor: &TensorView<'_>, name: String, rows: &[usize]) -> Output {
+fn rows(tensor: &TensorView<'_>, name: String, rows: &[usize]) -> Result<Output> {
     let mut shape = tensor.shape.to_vec();
-    let row = tensor.data.len() / shape[0].max(1);
+    let row = tensor.bytes() / shape[0].max(1);
     shape[0] = rows.len();
-    Output {
+    Ok(Output {
         name,
-        dtype: tensor.dtype,
+        dtype: tensor.plain()?,
         shape,
         bytes: (row * rows.len()) as u64,
         source: Source::Rows {
             tensor: tensor.name.to_owned(),
             rows: rows.to_vec(),
         },
-    }
+    })
 }
 
 /// A matrix with zeros between its rows or columns.
-fn padded(tensor: &TensorView<'_>, name: String, padding: Padding) -> Output {
+fn padded(tensor: &TensorView<'_>, name: String, padding: Padding) -> Result<Output> {
     let mut shape = tensor.shape.to_vec();
     shape[padding.axis] = shape[padding.axis] / padding.width * padding.padded;
     let source = Source::Padded {
         tensor: tensor.name.to_owned(),
         padding,
     };
-    output(name, tensor.dtype, shape, source)
+    Ok(output(name, tensor.plain()?, shape, source))
 }
 
 /// Elements of a vector, raised.

@@ -56,7 +56,7 @@ pub(super) fn rows(cut: &Cut<'_>, inside: &str, name: &str) -> Result<Option<Vec
         return Ok(None);
     }
     let tensor = cut.checkpoint.tensor(name)?;
-    if tensor.dtype == Dtype::F8_E4M3 {
+    if tensor.element == Dtype::F8_E4M3.into() {
         return Err(Error::Unclassified {
             path: cut.checkpoint.dir().to_path_buf(),
             tensor: name.to_owned(),

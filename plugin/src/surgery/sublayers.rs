@@ -124,15 +124,16 @@ pub(super) fn stand_in(cut: &Cut<'_>, layer: usize, index: usize) -> Result<Vec<
     let norm = cut
         .checkpoint
         .tensor(&names.in_block(layer, names.mlp_norm))?;
+    let dtype = norm.plain()?;
     let matrix = |projection| {
         let shape = match projection {
             Projection::Gate | Projection::Up => vec![width, hidden],
             Projection::Down => vec![hidden, width],
         };
-        let bytes = (width * hidden * (norm.dtype.bitsize() / 8)) as u64;
+        let bytes = (width * hidden * (dtype.bitsize() / 8)) as u64;
         Output {
             name: named(names, index, projection),
-            dtype: norm.dtype,
+            dtype,
             shape,
             bytes,
             source: Source::Zeros,

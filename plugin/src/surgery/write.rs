@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
                 let view = self.cut.checkpoint.tensor(tensor)?;
                 match view.shape.first() {
                     Some(&rows) => copy_rows(&view, 0..rows, sink),
-                    None => sink.data(view.data),
+                    None => sink.data(view.data()?),
                 }
             }
             Source::Weight { tensor } => {
@@ -331,12 +331,12 @@ fn beside<const N: usize>(
 /// Writes a matrix with zeros between its rows or columns.
 fn pad(view: &TensorView<'_>, padding: Padding, sink: &mut dyn Take) -> Result<()> {
     let unit = match padding.axis {
-        0 => view.data.len() / view.shape[0],
-        _ => view.dtype.bitsize() / 8,
+        0 => view.bytes() / view.shape[0],
+        _ => view.plain()?.bitsize() / 8,
     };
     let zeros = vec![0; (padding.padded - padding.width) * unit];
     let mut piece = Vec::new();
-    for kept in view.data.chunks(padding.width * unit) {
+    for kept in view.data()?.chunks(padding.width * unit) {
         piece.extend_from_slice(kept);
         piece.extend_from_slice(&zeros);
         if piece.len() >= PIECE {
@@ -383,11 +383,11 @@ fn widen(data: &[u8], widened: &Widened, sink: &mut dyn Take) -> Result<()> {
 
 /// Writes rows of a tensor in pieces of about [`PIECE`] bytes.
 fn copy_rows(view: &TensorView<'_>, rows: Range<usize>, sink: &mut dyn Take) -> Result<()> {
-    let row = view.data.len() / view.shape[0].max(1);
+    let row = view.bytes() / view.shape[0].max(1);
     let step = (PIECE / row.max(1)).max(1);
     for start in rows.clone().step_by(step) {
         let piece = view.rows(start..rows.end.min(start + step));
-        sink.data(piece.data)?;
+        sink.data(piece.data()?)?;
         piece.release();
     }
     Ok(())

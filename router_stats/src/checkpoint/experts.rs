@@ -19,7 +19,7 @@ use std::borrow::Cow;
 
 use safetensors::Dtype;
 
-use super::{transpose, Checkpoint, Rows, TensorView, Weight};
+use super::{transpose, Checkpoint, Element, Rows, TensorView, Weight};
 use crate::family::{MoeSpec, Names, Projection};
 use crate::{Error, Result};
 
@@ -52,7 +52,7 @@ pub struct ExpertReader<'a> {
     experts: usize,
     intermediate: usize,
     hidden: usize,
-    dtype: Dtype,
+    element: Element,
     layout: Layout,
     /// Per expert: gate, up and down of every expert; stacked: gate_up, down.
     tensors: Vec<Weight<'a>>,
@@ -107,14 +107,14 @@ impl<'a> ExpertReader<'a> {
             let what = format!("experts of layer {layer}");
             return Err(structure(what, "at least one".to_owned(), "0".to_owned()));
         };
-        let dtype = first.tensor().dtype;
+        let element = first.tensor().element;
         let mut others = tensors.iter().map(Weight::tensor);
-        if let Some(other) = others.find(|tensor| tensor.dtype != dtype) {
+        if let Some(other) = others.find(|tensor| tensor.element != element) {
             return Err(Error::MixedDtypes {
                 path: other.file().to_path_buf(),
                 tensor: other.name.to_owned(),
-                expected: dtype.to_string(),
-                found: other.dtype.to_string(),
+                expected: element.to_string(),
+                found: other.element.to_string(),
             });
         }
         Ok(Self {
@@ -122,7 +122,7 @@ impl<'a> ExpertReader<'a> {
             experts,
             intermediate,
             hidden,
-            dtype,
+            element,
             layout,
             tensors,
         })
@@ -133,9 +133,20 @@ impl<'a> ExpertReader<'a> {
         self.layout
     }
 
-    /// Dtype of all expert weights: bf16, f16, f32, or fp8 with block scales.
-    pub fn dtype(&self) -> Dtype {
-        self.dtype
+    /// Element type of a projection in every expert: bf16, f16, f32, or fp8
+    /// with block scales.
+    pub fn element(&self, _projection: Projection) -> Element {
+        self.element
+    }
+
+    /// The type of a projection's elements one by one.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if they are stored in blocks.
+    pub fn plain(&self, projection: Projection) -> Result<Dtype> {
+        let last = self.tensors.len() - 1;
+        let first = usize::from(projection == Projection::Down) * last;
+        self.tensors[first].tensor().plain()
     }
 
     /// Bytes of one matrix, row-major [I, H] (gate, up) or [H, I] (down), in
@@ -143,12 +154,12 @@ impl<'a> ExpertReader<'a> {
     /// Block scales are a tensor of their own and not among them.
     ///
     /// # Errors
-    /// [`Error::Structure`] if there is no such expert.
+    /// [`Error::Structure`] if there is no such expert; [`Error::NotHere`].
     pub fn raw(&self, expert: usize, projection: Projection) -> Result<Cow<'a, [u8]>> {
         Ok(match self.stored(expert, projection)? {
-            Stored::Whole(weight) => Cow::Borrowed(weight.tensor().data),
-            Stored::Rows(rows) => Cow::Borrowed(rows.data),
-            Stored::Columns(columns) => Cow::Owned(self.output_major(&columns, projection)),
+            Stored::Whole(weight) => Cow::Borrowed(weight.tensor().data()?),
+            Stored::Rows(rows) => Cow::Borrowed(rows.data()?),
+            Stored::Columns(columns) => Cow::Owned(self.output_major(&columns, projection)?),
         })
     }
 
@@ -195,7 +206,7 @@ impl<'a> ExpertReader<'a> {
         projection: Projection,
         out: &mut [f32],
     ) -> Result<()> {
-        let data = self.output_major(stored, projection);
+        let data = self.output_major(stored, projection)?;
         let columns = self.extent(projection).1;
         let float = stored.tensor.float()?;
         float.widen(&data, out).map_err(|(index, value)| {
@@ -230,27 +241,26 @@ impl<'a> ExpertReader<'a> {
         };
         let tensor = self.tensors[usize::from(projection == Projection::Down)].tensor();
         let rows = tensor.rows(expert..expert + 1);
-        let second = usize::from(projection == Projection::Up) * self.intermediate;
+        let second = usize::from(projection == Projection::Up);
         if transposed {
             return Ok(Stored::Columns(Columns {
                 rows,
                 tensor,
                 start: expert * tensor.shape[1] * tensor.shape[2],
-                window: (tensor.shape[2], second),
+                window: (tensor.shape[2], second * self.intermediate),
             }));
         }
-        let (height, width) = self.extent(projection);
-        let elements = second * width..(second + height) * width;
-        Ok(Stored::Rows(rows.elements(elements)))
+        let halves = if projection == Projection::Down { 1 } else { 2 };
+        Ok(Stored::Rows(rows.part(second, halves)))
     }
 
     /// Copies the window of an input-major matrix that holds `projection`.
-    fn output_major(&self, stored: &Columns<'_>, projection: Projection) -> Vec<u8> {
-        let extent = self.extent(projection);
-        match self.dtype {
-            Dtype::F32 => mirror::<4>(stored.rows.data, stored.window, extent),
-            _ => mirror::<2>(stored.rows.data, stored.window, extent),
-        }
+    fn output_major(&self, stored: &Columns<'_>, projection: Projection) -> Result<Vec<u8>> {
+        let (extent, data) = (self.extent(projection), stored.rows.data()?);
+        Ok(match stored.tensor.float()?.size() {
+            4 => mirror::<4>(data, stored.window, extent),
+            _ => mirror::<2>(data, stored.window, extent),
+        })
     }
 }
 

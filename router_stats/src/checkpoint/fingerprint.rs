@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::{Checkpoint, TensorView};
+use crate::Result;
 
 /// Tensors up to this size are hashed whole.
 const WHOLE: usize = 64 << 10;
@@ -24,9 +25,12 @@ const BLOCKS: (usize, usize) = (4, 64);
 /// tens of gigabytes cost seconds. The layout of shards does not enter. A change
 /// that only touches bytes between the samples is not noticed: this tells
 /// models apart, it does not prove that none was tampered with.
-pub(super) fn fingerprint(checkpoint: &Checkpoint) -> String {
+///
+/// # Errors
+/// [`Error::NotHere`](crate::Error::NotHere)
+pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
     let tensors: Vec<_> = checkpoint.tensors().collect();
-    let digests: Vec<_> = tensors.par_iter().map(digest).collect();
+    let digests: Vec<_> = tensors.par_iter().map(digest).collect::<Result<_>>()?;
     let mut config = checkpoint.config().value().clone();
     config.sort_all_objects();
     let mut hash = Sha256::new();
@@ -34,27 +38,28 @@ pub(super) fn fingerprint(checkpoint: &Checkpoint) -> String {
     for digest in digests {
         hash.update(digest);
     }
-    hex(&hash.finalize())
+    Ok(hex(&hash.finalize()))
 }
 
-fn digest(tensor: &TensorView<'_>) -> [u8; 32] {
+fn digest(tensor: &TensorView<'_>) -> Result<[u8; 32]> {
     let mut hash = Sha256::new();
     field(&mut hash, tensor.name.as_bytes());
-    field(&mut hash, tensor.dtype.to_string().as_bytes());
+    field(&mut hash, tensor.element.to_string().as_bytes());
     hash.update((tensor.shape.len() as u64).to_le_bytes());
     for &dim in tensor.shape {
         hash.update((dim as u64).to_le_bytes());
     }
-    for start in sample(tensor.data.len()) {
-        let end = if tensor.data.len() <= WHOLE {
-            tensor.data.len()
+    let data = tensor.data()?;
+    for start in sample(data.len()) {
+        let end = if data.len() <= WHOLE {
+            data.len()
         } else {
             start + BLOCK
         };
-        hash.update(&tensor.data[start..end]);
+        hash.update(&data[start..end]);
     }
     tensor.release();
-    hash.finalize().into()
+    Ok(hash.finalize().into())
 }
 
 /// Where the blocks begin that are hashed of a tensor of `bytes` bytes.

@@ -6,6 +6,7 @@
 //! writes. Headers and indices may be hostile: whatever they say, opening ends
 //! in a checkpoint whose every tensor lies inside its file, or in a named error.
 
+mod element;
 mod experts;
 mod fingerprint;
 pub(crate) mod header;
@@ -24,6 +25,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+pub use element::Element;
 pub use experts::{ExpertReader, Layout};
 pub(crate) use fingerprint::hex;
 pub use tensor::{Rows, TensorView};
@@ -185,7 +187,7 @@ impl Checkpoint {
 
     /// Bytes of all tensors together.
     pub fn bytes(&self) -> u64 {
-        self.tensors().map(|tensor| tensor.data.len() as u64).sum()
+        self.tensors().map(|tensor| tensor.bytes() as u64).sum()
     }
 
     /// Hex SHA-256 of the configuration and of every tensor's name, dtype,
@@ -194,12 +196,13 @@ impl Checkpoint {
     /// Computed once, by the first call.
     ///
     /// # Errors
-    /// None today; reading may fail where data is not mapped.
+    /// [`Error::NotHere`] if a shard is a stand-in for one elsewhere.
     pub fn fingerprint(&self) -> Result<String> {
-        Ok(self
-            .fingerprint
-            .get_or_init(|| fingerprint::fingerprint(self))
-            .clone())
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known.clone());
+        }
+        let found = fingerprint::fingerprint(self)?;
+        Ok(self.fingerprint.get_or_init(|| found).clone())
     }
 
     /// Reads `tokenizer.json`.
@@ -243,7 +246,7 @@ fn read_config(dir: &Path) -> Result<Config> {
 type Shards = (Vec<Shard>, BTreeMap<String, (usize, usize)>);
 
 fn single(path: PathBuf) -> Result<Shards> {
-    let shard = Shard::open(path)?;
+    let shard = Shard::open(path, false)?;
     let names = shard.tensors().iter().enumerate();
     let tensors = names
         .map(|(index, (name, _))| (name.clone(), (0, index)))
@@ -259,7 +262,7 @@ fn sharded(dir: &Path) -> Result<Shards> {
     let mut tensors = BTreeMap::new();
     for (tensor, file) in &weights {
         if !opened.contains_key(file.as_str()) {
-            let shard = Shard::open(dir.join(file))?;
+            let shard = Shard::open(dir.join(file), false)?;
             let names = shard.tensors().iter().enumerate();
             let positions = names
                 .map(|(index, (name, _))| (name.clone(), index))

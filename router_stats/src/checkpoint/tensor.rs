@@ -5,6 +5,7 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
+use super::element::Element;
 use super::shard::Shard;
 use super::widen::Float;
 use crate::{Error, Result};
@@ -15,37 +16,34 @@ pub struct TensorView<'a> {
     /// Name.
     pub name: &'a str,
     /// Element type.
-    pub dtype: Dtype,
+    pub element: Element,
     /// Extent of each dimension.
     pub shape: &'a [usize],
-    /// Bytes of all elements.
-    pub data: &'a [u8],
-    /// Offset of `data` in the shard.
+    /// Where the elements lie in the shard.
     offset: usize,
+    bytes: usize,
     shard: &'a Shard,
 }
 
 /// Consecutive rows of a tensor: a range of its first dimension.
 #[derive(Debug, Clone, Copy)]
 pub struct Rows<'a> {
-    /// Bytes of the rows' elements.
-    pub data: &'a [u8],
     tensor: TensorView<'a>,
-    /// Offset of `data` in the tensor.
+    /// Where the rows lie in the tensor.
     skipped: usize,
+    bytes: usize,
 }
 
 impl<'a> TensorView<'a> {
     pub(super) fn new(shard: &'a Shard, index: usize) -> Self {
         let (name, info) = &shard.tensors()[index];
         let (offset, end) = info.data_offsets;
-        let data = &shard.map().bytes()[offset..end];
         Self {
             name,
-            dtype: info.dtype,
+            element: info.dtype.into(),
             shape: &info.shape,
-            data,
             offset,
+            bytes: end - offset,
             shard,
         }
     }
@@ -53,6 +51,25 @@ impl<'a> TensorView<'a> {
     /// Shard that holds the tensor.
     pub fn file(&self) -> &'a Path {
         self.shard.path()
+    }
+
+    /// Bytes of all elements as they are stored, which are not looked at.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The elements as they are stored.
+    ///
+    /// # Errors
+    /// [`Error::NotHere`] if the shard is a stand-in for one elsewhere.
+    pub fn data(&self) -> Result<&'a [u8]> {
+        if self.shard.is_stand_in() {
+            return Err(Error::NotHere {
+                path: self.file().to_path_buf(),
+                tensor: self.name.to_owned(),
+            });
+        }
+        Ok(&self.shard.map().bytes()[self.offset..self.offset + self.bytes])
     }
 
     /// Number of elements.
@@ -85,7 +102,7 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::Dtype`] unless bf16, f16 or f32.
     pub(super) fn float(&self) -> Result<Float> {
-        Float::new(self.dtype).ok_or_else(|| {
+        self.element.plain().and_then(Float::new).ok_or_else(|| {
             self.dtype_error(match self.shape.len() {
                 2 => "BF16, F16 or F32, or F8_E4M3 with block scales",
                 _ => "BF16, F16 or F32",
@@ -93,12 +110,22 @@ impl<'a> TensorView<'a> {
         })
     }
 
+    /// The type of single elements.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] if they are stored in blocks.
+    pub fn plain(&self) -> Result<Dtype> {
+        self.element
+            .plain()
+            .ok_or_else(|| self.dtype_error("BF16, F16 or F32, or F8_E4M3 with block scales"))
+    }
+
     pub(super) fn dtype_error(&self, expected: &'static str) -> Error {
         Error::Dtype {
             path: self.file().to_path_buf(),
             tensor: self.name.to_owned(),
             expected,
-            found: self.dtype.to_string(),
+            found: self.element.to_string(),
         }
     }
 
@@ -122,12 +149,11 @@ impl<'a> TensorView<'a> {
             range.start <= range.end && range.end <= rows,
             "rows {range:?} of {rows}"
         );
-        let row = self.data.len() / rows.max(1);
-        let (start, end) = (range.start * row, range.end * row);
+        let row = self.bytes / rows.max(1);
         Rows {
-            data: &self.data[start..end],
             tensor: *self,
-            skipped: start,
+            skipped: range.start * row,
+            bytes: range.len() * row,
         }
     }
 
@@ -144,9 +170,9 @@ impl<'a> TensorView<'a> {
     /// All elements as one run.
     pub(super) fn all(&self) -> Rows<'a> {
         Rows {
-            data: self.data,
             tensor: *self,
             skipped: 0,
+            bytes: self.bytes,
         }
     }
 
@@ -155,18 +181,30 @@ impl<'a> TensorView<'a> {
     pub fn release(&self) {
         self.shard
             .map()
-            .release(self.offset..self.offset + self.data.len());
+            .release(self.offset..self.offset + self.bytes);
     }
 }
 
-impl Rows<'_> {
-    /// Elements `range` of these rows; their dtype takes whole bytes.
-    pub(super) fn elements(self, range: Range<usize>) -> Self {
-        let size = self.tensor.dtype.bitsize() / 8;
-        let (start, end) = (range.start * size, range.end * size);
+impl<'a> Rows<'a> {
+    /// Bytes of the rows' elements, which are not looked at.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The rows' elements as they are stored.
+    ///
+    /// # Errors
+    /// As [`TensorView::data`].
+    pub fn data(&self) -> Result<&'a [u8]> {
+        Ok(&self.tensor.data()?[self.skipped..self.skipped + self.bytes])
+    }
+
+    /// One of so many equal parts of these rows.
+    pub(super) fn part(self, index: usize, parts: usize) -> Self {
+        let bytes = self.bytes / parts.max(1);
         Self {
-            data: &self.data[start..end],
-            skipped: self.skipped + start,
+            skipped: self.skipped + index * bytes,
+            bytes,
             ..self
         }
     }
@@ -176,23 +214,19 @@ impl Rows<'_> {
     /// # Errors
     /// As [`TensorView::read_f32`].
     pub fn read_f32(&self, out: &mut [f32]) -> Result<()> {
-        let float = self.tensor.float()?;
-        let found = self.data.len() / float.size();
-        if out.len() != found {
+        let (float, element) = (self.tensor.float()?, self.tensor.element);
+        if out.len() != element.elements(self.bytes) {
             return Err(self.tensor.shape_error(&[out.len()]));
         }
-        float.widen(self.data, out).map_err(|(index, value)| {
+        float.widen(self.data()?, out).map_err(|(index, value)| {
             self.tensor
-                .not_finite(self.skipped / float.size() + index, value)
+                .not_finite(element.elements(self.skipped) + index, value)
         })
     }
 
     /// As [`TensorView::release`], for these rows.
     pub fn release(&self) {
         let start = self.tensor.offset + self.skipped;
-        self.tensor
-            .shard
-            .map()
-            .release(start..start + self.data.len());
+        self.tensor.shard.map().release(start..start + self.bytes);
     }
 }

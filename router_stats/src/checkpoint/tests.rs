@@ -37,8 +37,8 @@ fn names_are_sorted_and_tensors_are_views() {
         .expect_shape(&[2, 3])
         .unwrap();
     assert_eq!(
-        (b.dtype, b.elements(), b.data),
-        (Dtype::BF16, 6, &stored()[0].3[..])
+        (b.element, b.elements(), b.data().unwrap()),
+        (Dtype::BF16.into(), 6, &stored()[0].3[..])
     );
     let mut out = [0.0; 6];
     b.read_f32(&mut out).unwrap();
@@ -46,7 +46,7 @@ fn names_are_sorted_and_tensors_are_views() {
     b.release();
     b.rows(1..2).read_f32(&mut out[..3]).unwrap();
     assert_eq!(out[..3], [4.0, 5.0, 6.0]);
-    assert!(b.rows(2..2).data.is_empty());
+    assert!(b.rows(2..2).data().unwrap().is_empty());
 }
 
 #[test]
@@ -63,8 +63,8 @@ fn shards_are_one_checkpoint() {
     assert!(whole.names().eq(sharded.names()));
     for (left, right) in whole.tensors().zip(sharded.tensors()) {
         assert_eq!(
-            (left.dtype, left.shape, left.data),
-            (right.dtype, right.shape, right.data)
+            (left.element, left.shape, left.data().unwrap()),
+            (right.element, right.shape, right.data().unwrap())
         );
     }
     assert_eq!(whole.fingerprint().unwrap(), sharded.fingerprint().unwrap());
@@ -299,6 +299,22 @@ fn tokenizers_are_absent_broken_or_read() {
     assert_eq!(checkpoint.tokenizer().unwrap().get_vocab_size(true), 1);
 }
 
+#[test]
+fn the_data_of_a_stand_in_is_not_read_as_zeros() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "{}", &stored());
+    let shard = Shard::open(dir.path().join(SINGLE), true).unwrap();
+    let b = TensorView::new(&shard, 0);
+    assert_eq!((b.name, b.bytes(), b.rows(1..2).bytes()), ("b", 12, 6));
+    for error in [
+        b.data().unwrap_err(),
+        b.rows(1..2).data().unwrap_err(),
+        b.read_f32(&mut [0.0; 6]).unwrap_err(),
+    ] {
+        assert!(matches!(error, Error::NotHere { tensor, .. } if tensor == "b"));
+    }
+}
+
 /// Resident bytes of files this process has mapped, from `/proc/self/statm`.
 #[cfg(target_os = "linux")]
 fn resident() -> usize {
@@ -318,7 +334,13 @@ fn released_pages_are_not_resident() {
     );
     let (_dir, checkpoint) = opened(&[big]);
     let view = checkpoint.tensor("big").unwrap();
-    let sum = || view.data.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    let sum = || {
+        view.data()
+            .unwrap()
+            .iter()
+            .map(|&byte| u64::from(byte))
+            .sum::<u64>()
+    };
     assert_eq!(sum(), 3 * elements as u64);
     let before = resident();
     view.release();

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use safetensors::Dtype;
 
 use super::quantization::{self, Block};
-use super::widen::{self, Float, PARALLEL, TASK};
-use super::{Checkpoint, TensorView};
+use super::widen::{self, PARALLEL, TASK};
+use super::{Checkpoint, Element, TensorView};
 use crate::family::SCALE_SUFFIX;
 use crate::{Error, Result};
 
@@ -46,7 +46,7 @@ impl<'a> Weight<'a> {
             tensor.float()?;
             return Ok(Self::unscaled(tensor));
         };
-        if tensor.dtype != Dtype::F8_E4M3 {
+        if tensor.element != Element::Plain(Dtype::F8_E4M3) {
             tensor.float()?;
             if checkpoint.contains(&scales) {
                 return Err(tensor.dtype_error("F8_E4M3, as there are block scales"));
@@ -58,7 +58,7 @@ impl<'a> Weight<'a> {
             .ok_or_else(|| quantization::no_block(checkpoint.config()))?;
         let shape = [rows.div_ceil(block[0]), columns.div_ceil(block[1])];
         let scales = checkpoint.tensor_of_shape(&scales, &shape)?;
-        if Float::new(scales.dtype).is_none() {
+        if scales.float().is_err() {
             return Err(scales.dtype_error("F32, BF16 or F16"));
         }
         Ok(Self {
@@ -96,7 +96,7 @@ impl<'a> Weight<'a> {
         if out.len() != self.tensor.elements() {
             return Err(self.tensor.shape_error(&[out.len()]));
         }
-        let columns = self.tensor.shape[1];
+        let (columns, data) = (self.tensor.shape[1], self.tensor.data()?);
         if out.is_empty() {
             return Ok(());
         }
@@ -109,16 +109,12 @@ impl<'a> Weight<'a> {
             widen::e4m3(data, line, scales.block[1], out)
         };
         let finite = if out.len() < PARALLEL {
-            let rows = self
-                .tensor
-                .data
-                .chunks(columns)
-                .zip(out.chunks_mut(columns));
+            let rows = data.chunks(columns).zip(out.chunks_mut(columns));
             rows.enumerate()
                 .map(|(index, (data, out))| row(index, data, out))
                 .fold(true, |left, right| left & right)
         } else {
-            let rows = self.tensor.data.par_chunks(columns);
+            let rows = data.par_chunks(columns);
             rows.zip(out.par_chunks_mut(columns))
                 .enumerate()
                 .with_min_len((TASK / columns).max(1))

@@ -400,6 +400,30 @@ fn what_is_no_checkpoint_is_refused_before_anything_comes() {
 }
 
 #[test]
+fn a_model_that_the_disk_has_no_room_for_is_refused_before_it_comes() {
+    let case = Case::plain();
+    let exbibyte = 1u64 << 60;
+    let mut siblings: Vec<_> = files()
+        .keys()
+        .map(|name| serde_json::json!({ "rfilename": name }))
+        .collect();
+    siblings.retain(|file| file["rfilename"] != FIRST);
+    siblings.push(serde_json::json!({ "rfilename": FIRST, "size": exbibyte,
+        "lfs": { "sha256": "5e".repeat(32), "size": exbibyte } }));
+    let listing = serde_json::json!({ "sha": COMMIT, "siblings": siblings });
+    let listing = Fault::Other(listing.to_string().into_bytes());
+    case.hub.fault("/api/models/", listing, 1);
+    match failure(case.get()) {
+        Failure::Space { path, expected, .. } => {
+            assert!(path.ends_with("home/hub"), "{path}");
+            assert!(expected.starts_with("1152922 TB"), "{expected}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert!(case.fetched(FIRST).is_empty() && case.fetched(SECOND).is_empty());
+}
+
+#[test]
 fn one_file_goes_before_an_index() {
     let mut files = files();
     files.insert("model.safetensors".to_owned(), vec![4; 3000]);

@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     Corrupt,
     /// The whole file comes, whatever part was asked for.
     Whole,
-    /// Another content, of the same size or not.
+    /// Another content, of the same size or not; another listing.
     Other(Vec<u8>),
 }
 
@@ -282,7 +282,10 @@ impl State {
                 .post(path, &head.body, (&self.endpoint, &self.cdn));
         }
         if path == "/api/models/org/name/revision/main" || path.ends_with(COMMIT) {
-            return Answer::new(200, "", self.listing().to_string());
+            return match fault {
+                Some(Fault::Other(listing)) => Answer::new(200, "", listing.clone()),
+                _ => Answer::json(&self.listing()),
+            };
         }
         let files = format!("/org/name/resolve/{COMMIT}/");
         let Some(name) = path.strip_prefix(&files) else {

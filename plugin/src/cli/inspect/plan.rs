@@ -241,10 +241,8 @@ pub(in crate::cli) fn compared(
 
 /// `−47.5%`.
 pub(in crate::cli) fn percent(before: u64, after: u64) -> String {
-    let change = (after as f64 / before.max(1) as f64 - 1.0) * 100.0;
-    if change == 0.0 {
-        String::new()
-    } else {
-        format!("{change:+.1}%").replace('-', "−")
+    match after as f64 / before.max(1) as f64 - 1.0 {
+        0.0 => String::new(),
+        change => format::change(change),
     }
 }
