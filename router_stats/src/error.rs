@@ -66,6 +66,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The header of a GGUF file is malformed or hostile.
+    #[error("{}: invalid GGUF header: {reason}", path.display())]
+    Gguf {
+        /// File.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The list of shards is malformed or leads out of the directory.
     #[error("{}: invalid shard index: {reason}", path.display())]
     Index {
@@ -351,6 +359,7 @@ impl Error {
             }
             Self::Truncated { .. }
             | Self::Header { .. }
+            | Self::Gguf { .. }
             | Self::Index { .. }
             | Self::MissingTensor { .. } => "the file is incomplete or damaged; download it again",
             Self::NotHere { .. } => "download the whole model first: its weights are read at one go here",

@@ -13,6 +13,7 @@ pub mod checkpoint;
 mod error;
 pub mod family;
 pub mod forward;
+pub mod gguf;
 pub mod observer;
 pub mod progress;
 pub mod size;

@@ -5,12 +5,13 @@
 //!
 //! Source: `MixtralForCausalLM` in Hugging Face transformers.
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
+use super::gguf::{self, Gguf};
 use super::names::COMMON;
 use super::{
     grouped, rewrite, rope, router, AttentionSpec, Config, EngineLayout, Family, Keep, MlpSpec,
-    MoeSpec, Names, NormSpec, RouterRule, Serving, Topology, Uneven,
+    MoeSpec, Names, NormSpec, Pairs, RouterRule, Serving, Topology, Uneven,
 };
 use crate::Result;
 
@@ -28,6 +29,25 @@ pub(super) static NAMES: Names = Names {
     stacked_gate_up: "block_sparse_moe.experts.gate_up_proj",
     stacked_down: "block_sparse_moe.experts.down_proj",
     ..COMMON
+};
+
+/// llama.cpp's `llama`, whose heads turn in adjacent pairs. Without experts it is
+/// another family.
+static GGUF: Gguf = Gguf {
+    architecture: "llama",
+    modules: &[gguf::ATTENTION, gguf::NORMS],
+    pairs: Pairs::Adjacent,
+    refuses: gguf::plain_attention,
+    keys: |topology| gguf::grouped_keys("llama", topology),
+    read: |metadata| {
+        let mut config = gguf::grouped_config("llama", metadata)?;
+        config["architectures"] = json!(["MixtralForCausalLM"]);
+        config["model_type"] = json!("mixtral");
+        config["intermediate_size"] = json!(metadata.count("llama.feed_forward_length")?);
+        config["num_local_experts"] = json!(metadata.count("llama.expert_count")?);
+        config["num_experts_per_tok"] = json!(metadata.count("llama.expert_used_count")?);
+        Ok(config)
+    },
 };
 
 impl Family for Mixtral {
@@ -51,6 +71,10 @@ impl Family for Mixtral {
             }),
             false => Serving::No(grouped::UNREAD_HEAD_DIM),
         }
+    }
+
+    fn gguf(&self) -> Option<&'static Gguf> {
+        Some(&GGUF)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -88,8 +112,6 @@ impl Family for Mixtral {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::family::tests::refuses;
     use crate::family::{GroupedQuery, RotarySpec};

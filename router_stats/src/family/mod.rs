@@ -8,6 +8,7 @@ mod config;
 mod deepseek;
 mod deepseek_v2;
 mod deepseek_v3;
+pub mod gguf;
 mod glm4_moe;
 mod glm4_moe_lite;
 mod grouped;
@@ -85,6 +86,12 @@ pub trait Family: Sync + std::fmt::Debug {
 
     /// How the engine takes a model of this structure.
     fn serving(&self, topology: &Topology) -> Serving;
+
+    /// How llama.cpp stores the family; `None` if it does not, or computes
+    /// something else.
+    fn gguf(&self) -> Option<&'static gguf::Gguf> {
+        None
+    }
 
     /// Reads the model's structure from its configuration.
     ///

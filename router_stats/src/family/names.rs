@@ -194,6 +194,12 @@ impl Names {
         })
     }
 
+    /// The name of a tensor inside its block; `None` outside the blocks.
+    pub fn inside<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let (_, inside) = name.strip_prefix(self.layers).and_then(split_index)?;
+        Some(inside)
+    }
+
     /// Whether the tensor called `name` is the norm before the feed-forward
     /// part of its block, which an engine asks for whatever follows it.
     pub fn is_mlp_norm(&self, name: &str) -> bool {
@@ -254,7 +260,7 @@ impl Names {
 }
 
 /// Splits `12.rest` into `(12, "rest")`.
-fn split_index(name: &str) -> Option<(usize, &str)> {
+pub(super) fn split_index(name: &str) -> Option<(usize, &str)> {
     let (index, rest) = name.split_once('.')?;
     // `parse` alone would also accept `+1` and `01`, which name other tensors.
     let number: usize = index.parse().ok()?;

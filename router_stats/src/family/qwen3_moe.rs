@@ -7,13 +7,14 @@
 //!
 //! Source: `Qwen3MoeForCausalLM` in Hugging Face transformers.
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
+use super::gguf::{self, Gguf};
 use super::names::COMMON;
 use super::{
     grouped, rewrite, rope, router, spell, stand_in, AttentionSpec, Config, EngineLayout, Family,
-    GroupedQuery, Keep, MlpSpec, MoeSpec, Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
-    Uneven,
+    GroupedQuery, Keep, MlpSpec, MoeSpec, Names, NormSpec, Pairs, QkNorm, RouterRule, Serving,
+    Topology, Uneven,
 };
 use crate::Result;
 
@@ -52,6 +53,10 @@ impl Family for Qwen3Moe {
         })
     }
 
+    fn gguf(&self) -> Option<&'static Gguf> {
+        Some(&GGUF)
+    }
+
     fn topology(&self, config: &Config) -> Result<Topology> {
         read(config, 10_000.0, 32_768)
     }
@@ -86,6 +91,42 @@ impl Family for Qwen3Moe {
         spell::default(config, "decoder_sparse_step", 1);
     }
 }
+
+/// llama.cpp has experts in every layer, no biases, and gate values that are
+/// always renormalised.
+static GGUF: Gguf = Gguf {
+    architecture: "qwen3moe",
+    modules: &[gguf::ATTENTION, gguf::QK_NORMS, gguf::NORMS],
+    pairs: Pairs::Halves,
+    refuses: |topology| {
+        if topology.dense_layers() > 0 {
+            return Some(gguf::NO_DENSE_LAYERS);
+        }
+        if topology.moes().any(|moe| !moe.router.renormalize) {
+            return Some("llama.cpp always renormalises gate values of this family");
+        }
+        if grouped::biased(topology) {
+            return Some("llama.cpp reads no attention biases for this family");
+        }
+        gguf::plain_attention(topology)
+    },
+    keys: |topology| {
+        let mut keys = gguf::grouped_keys("qwen3moe", topology);
+        keys.extend(gguf::expert_width("qwen3moe", topology));
+        keys
+    },
+    read: |metadata| {
+        let mut config = gguf::grouped_config("qwen3moe", metadata)?;
+        config["architectures"] = json!(["Qwen3MoeForCausalLM"]);
+        config["model_type"] = json!("qwen3_moe");
+        config["num_experts"] = json!(metadata.count("qwen3moe.expert_count")?);
+        config["num_experts_per_tok"] = json!(metadata.count("qwen3moe.expert_used_count")?);
+        let width = metadata.count("qwen3moe.expert_feed_forward_length")?;
+        config["moe_intermediate_size"] = json!(width);
+        config["norm_topk_prob"] = json!(true);
+        Ok(config)
+    },
+};
 
 /// Reads the structure. `theta` is the base of rotary positions, and
 /// `max_positions` their number, where the configuration does not say.
