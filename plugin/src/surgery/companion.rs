@@ -10,7 +10,9 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use router_stats::checkpoint::Checkpoint;
 use router_stats::family::Config;
+use router_stats::gguf::Header;
 use router_stats::Error as StatsError;
 use serde::Serialize;
 use serde_json::Value;
@@ -61,13 +63,28 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Hex SHA-256 of the names and contents of the companions in `dir`. What is
-/// made of a checkpoint depends on them as on its weights: they say how text
-/// becomes tokens, and they are copied.
+/// Hex SHA-256 of what a checkpoint has beside its weights: the names and
+/// contents of the companions in its directory, or the metadata of its GGUF
+/// file and the tokenizer beside it. What is made of a checkpoint depends on
+/// them as on its weights: they say how text becomes tokens, and they are
+/// copied.
 ///
 /// # Errors
 /// I/O errors.
-pub fn companions_hash(dir: &Path) -> Result<String> {
+pub fn companions_hash(checkpoint: &Checkpoint) -> Result<String> {
+    let dir = checkpoint.dir();
+    let Some(header) = checkpoint.gguf() else {
+        return directory_hash(dir);
+    };
+    let mut hash = Sha256::new();
+    hash.update(Header::encode(&header.metadata, &[], 1));
+    if let Some(path) = checkpoint.tokenizer_file() {
+        hash.update(fs::read(&path).map_err(StatsError::io(&path))?);
+    }
+    Ok(crate::cache::hex(&hash.finalize()))
+}
+
+fn directory_hash(dir: &Path) -> Result<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(StatsError::io(dir))? {
         let entry = entry.map_err(StatsError::io(dir))?;
@@ -209,7 +226,7 @@ mod tests {
     fn the_hash_sees_companions_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        let hash = || companions_hash(dir.path()).unwrap();
+        let hash = || directory_hash(dir.path()).unwrap();
         let mut seen = vec![hash()];
         for (name, text) in [
             ("tokenizer.json", "{}"),

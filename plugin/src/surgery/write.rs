@@ -13,7 +13,7 @@ use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
-use router_stats::checkpoint::{self, transpose, ExpertReader, TensorView};
+use router_stats::checkpoint::{transpose, ExpertReader, TensorView};
 use router_stats::family::Projection;
 use router_stats::progress::{Progress, Update};
 use router_stats::Error as StatsError;
@@ -262,7 +262,7 @@ impl<'a> Reader<'a> {
             } => {
                 let bytes = self.experts(layer)?.raw(expert, projection)?;
                 sink.data(&bytes)?;
-                self.release(layer, expert, projection)
+                Ok(self.experts(layer)?.release(expert, projection)?)
             }
             Source::StackGateUp { layer, experts } => self.stack(
                 *layer,
@@ -327,7 +327,7 @@ impl<'a> Reader<'a> {
                 let matrix = self.experts(layer)?.raw(expert, projection)?;
                 scratch.resize(matrix.len() * projections.len(), 0);
                 turn(&matrix, columns, index, projections.len(), &mut scratch);
-                self.release(layer, expert, projection)?;
+                self.experts(layer)?.release(expert, projection)?;
             }
             sink.data(&scratch)?;
         }
@@ -353,28 +353,6 @@ impl<'a> Reader<'a> {
             }
         };
         Ok(&self.current.insert((layer, reader)).1)
-    }
-
-    /// Releases the mapped pages that one matrix was read from.
-    fn release(&mut self, layer: usize, expert: usize, projection: Projection) -> Result<()> {
-        let names = self.cut.family.names();
-        if self.experts(layer)?.layout() == checkpoint::Layout::PerExpert {
-            self.cut
-                .checkpoint
-                .tensor(&names.expert(layer, expert, projection))?
-                .release();
-        } else {
-            let stacked = match projection {
-                Projection::Gate | Projection::Up => names.stacked_gate_up,
-                Projection::Down => names.stacked_down,
-            };
-            let tensor = self
-                .cut
-                .checkpoint
-                .tensor(&names.in_block(layer, stacked))?;
-            tensor.rows(expert..expert + 1).release();
-        }
-        Ok(())
     }
 }
 
