@@ -51,14 +51,27 @@ const CARD: &str = "README.md";
 /// # Errors
 /// I/O errors.
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+    copy_those(from, to, is_companion)
+}
+
+fn copy_those(from: &Path, to: &Path, wanted: fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(from).map_err(StatsError::io(from))? {
         let entry = entry.map_err(StatsError::io(from))?;
         // Checkpoints in a hub cache are links to blobs, so links are followed.
-        if entry.file_name().to_str().is_some_and(is_companion) && entry.path().is_file() {
+        if entry.file_name().to_str().is_some_and(wanted) && entry.path().is_file() {
             copy_file(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
     Ok(())
+}
+
+/// Copies the texts alone, such as licences, of the checkpoint in `from` to
+/// `to`.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn copy_texts(from: &Path, to: &Path) -> Result<()> {
+    copy_those(from, to, is_text)
 }
 
 /// Hex SHA-256 of the names and contents of the companions in `dir`. What is
@@ -156,9 +169,10 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 fn is_companion(name: &str) -> bool {
-    if NAMES.contains(&name) {
-        return true;
-    }
+    NAMES.contains(&name) || is_text(name)
+}
+
+fn is_text(name: &str) -> bool {
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
     // A number is part of the name: LICENSE-2.0.
     let text = matches!(&*ending.to_ascii_lowercase(), "md" | "txt")
