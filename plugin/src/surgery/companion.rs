@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{uqff, Cut};
+use super::{uqff, Cut, Layout};
 use crate::Result;
 
 /// Files that are copied if they are there.
@@ -46,11 +46,25 @@ const CONFIG: &str = "config.json";
 /// The model card.
 const CARD: &str = "README.md";
 
+/// Writes to `to` what the layout has beside weights: the configuration and the
+/// companions, or, of a layout whose weights' file has both, texts alone.
+///
+/// # Errors
+/// Those of [`config`], and I/O errors.
+pub(super) fn write(cut: &Cut<'_>, to: &Path) -> Result<()> {
+    let from = cut.checkpoint.dir();
+    if let Layout::Gguf(_) = cut.layout {
+        return copy_those(from, to, is_text);
+    }
+    write_json(&to.join(CONFIG), &config(cut)?)?;
+    copy(from, to)
+}
+
 /// Copies the companions of the checkpoint in `from` to `to`.
 ///
 /// # Errors
 /// I/O errors.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path) -> Result<()> {
     copy_those(from, to, is_companion)
 }
 
@@ -63,15 +77,6 @@ fn copy_those(from: &Path, to: &Path, wanted: fn(&str) -> bool) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Copies the texts alone, such as licences, of the checkpoint in `from` to
-/// `to`.
-///
-/// # Errors
-/// I/O errors.
-pub(super) fn copy_texts(from: &Path, to: &Path) -> Result<()> {
-    copy_those(from, to, is_text)
 }
 
 /// Hex SHA-256 of the names and contents of the companions in `dir`. What is
@@ -101,14 +106,6 @@ pub fn companions_hash(dir: &Path) -> Result<String> {
         }
     }
     Ok(crate::cache::hex(&hash.finalize()))
-}
-
-/// Writes [`config`].
-///
-/// # Errors
-/// Those of [`config`], and I/O errors.
-pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
-    write_json(&to.join(CONFIG), &config(cut)?)
 }
 
 /// `config.json` for what stays, as the reader of the layout needs it.

@@ -14,6 +14,7 @@ mod index;
 pub(crate) mod map;
 mod quantization;
 mod shard;
+mod stand_in;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -28,6 +29,7 @@ use std::sync::OnceLock;
 pub use element::Element;
 pub use experts::{ExpertReader, Layout};
 pub(crate) use fingerprint::hex;
+pub use stand_in::header_bytes;
 pub use tensor::{Rows, TensorView};
 pub use transpose::transpose;
 pub use weight::Weight;

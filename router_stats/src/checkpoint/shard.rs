@@ -1,12 +1,13 @@
 //! One safetensors file of a checkpoint, mapped and validated.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::TensorInfo;
 
 use super::header::{self, Header};
 use super::map::Map;
-use crate::Result;
+use crate::{Error, Result};
 
 /// A mapped file and where its tensors are.
 #[derive(Debug)]
@@ -14,8 +15,9 @@ pub(super) struct Shard {
     path: PathBuf,
     map: Map,
     header: Header,
-    /// Whether the data is elsewhere.
-    stand_in: bool,
+    /// Of a stand-in, the bytes that are here nevertheless; `None` of a file
+    /// that is whole.
+    present: Option<Vec<Range<usize>>>,
 }
 
 impl Shard {
@@ -33,8 +35,51 @@ impl Shard {
             path,
             map,
             header,
-            stand_in,
+            present: stand_in.then(Vec::new),
         })
+    }
+
+    /// Maps the file again, in whose place another has been put: whole, or a
+    /// stand-in that has the bytes `present`.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] if it has another header, or other bytes where this
+    /// one has some that were taken ahead; those of [`open`](Self::open).
+    pub(super) fn reopen(&mut self, present: Option<Vec<Range<usize>>>) -> Result<()> {
+        let next = Self::open(self.path.clone(), present.is_some())?;
+        let replaced = |what: String| Error::Replaced {
+            path: self.path.clone(),
+            what,
+        };
+        if next.before_data() != self.before_data() {
+            return Err(replaced("its header".to_owned()));
+        }
+        let taken = self.present.iter().flatten();
+        for range in taken.filter(|_| present.is_none()) {
+            if self.map.bytes()[range.clone()] != next.map.bytes()[range.clone()] {
+                return Err(replaced(format!("bytes {}..{}", range.start, range.end)));
+            }
+        }
+        *self = Self { present, ..next };
+        Ok(())
+    }
+
+    /// Takes its data for holes.
+    pub(super) fn hide(&mut self) {
+        self.present = Some(Vec::new());
+    }
+
+    /// The length of the header, and the header.
+    fn before_data(&self) -> &[u8] {
+        let first = self.header.tensors.first();
+        let end = first.map_or(self.map.bytes().len(), |(_, info)| info.data_offsets.0);
+        &self.map.bytes()[..end]
+    }
+
+    /// The name of the file.
+    pub(super) fn file(&self) -> &str {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.unwrap_or_default()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -45,9 +90,18 @@ impl Shard {
         &self.map
     }
 
-    /// Whether the data is elsewhere.
-    pub(super) fn is_stand_in(&self) -> bool {
-        self.stand_in
+    /// Whether all of the data is here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.present.is_none()
+    }
+
+    /// Whether the bytes `range` are here.
+    pub(super) fn holds(&self, range: &Range<usize>) -> bool {
+        let holds =
+            |present: &Range<usize>| present.start <= range.start && range.end <= present.end;
+        self.present
+            .as_ref()
+            .is_none_or(|present| present.iter().any(holds))
     }
 
     /// Names and what the header says of them, in file order.
