@@ -205,7 +205,7 @@ impl Job {
             images,
             uqff: match layout {
                 Layout::Uqff(uqff) => Some(uqff),
-                Layout::Engine | Layout::Hf => None,
+                Layout::Engine | Layout::Hf | Layout::Gguf(_) => None,
             },
             stacked: layout == Layout::Engine && stacked(&model),
             caveat: caveat(&model),

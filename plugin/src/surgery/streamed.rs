@@ -195,8 +195,7 @@ impl<'a> Streamed<'a> {
     pub(crate) fn finish(&self, checkpoint: &Checkpoint, directory: &Path) -> Result<()> {
         let cut = self.cut(checkpoint);
         write::index(&cut, &self.shards, directory)?;
-        companion::write_config(&cut, directory)?;
-        companion::copy(checkpoint.dir(), directory)?;
+        companion::write(&cut, directory)?;
         say(checkpoint, self.plan, directory, self.options)
     }
 
@@ -275,6 +274,11 @@ fn read(cut: &Cut<'_>, output: &Output, tensors: &mut Vec<String>) -> Result<()>
         Source::Widened(widened) => read(cut, &widened.inner, tensors)?,
         Source::Artifact(artifact) => {
             for part in artifact.parts.iter().flatten().chain(&artifact.bias) {
+                read(cut, part, tensors)?;
+            }
+        }
+        Source::Packed(packed) => {
+            for part in &packed.parts {
                 read(cut, part, tensors)?;
             }
         }

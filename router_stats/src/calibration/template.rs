@@ -100,6 +100,11 @@ impl ChatTemplate {
         Self::new(PathBuf::from("(built in)"), PLAIN.to_owned(), Vec::new())
     }
 
+    /// The template itself, in Jinja.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
     /// Renders one chat. `messages` is a list of objects with `role` and
     /// `content`, as in the OpenAI API.
     ///
