@@ -56,7 +56,11 @@ const CARD: &str = "README.md";
 pub(super) fn write(cut: &Cut<'_>, to: &Path) -> Result<()> {
     let from = cut.checkpoint.dir();
     if let Layout::Gguf(_) = cut.layout {
-        return copy_those(from, to, is_text);
+        // What lies beside a GGUF file may be about other models.
+        return match cut.checkpoint.gguf() {
+            Some(_) => Ok(()),
+            None => copy_those(from, to, is_text),
+        };
     }
     write_json(&to.join(CONFIG), &config(cut)?)?;
     copy(from, to)
