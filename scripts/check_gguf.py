@@ -11,9 +11,11 @@ What: calibrates MODEL, plans, and prunes it twice with the same plan: `--layout
     reference's logits around their mean, and how often both have the same best token. Exit status 1 if
     the second exceeds the tolerance: 1e-4 for f32; 0.05 for other types, whose products llama.cpp takes
     with activations rounded to the type.
+    With --quantiser the source is a GGUF file itself: MODEL as llama.cpp's own quantiser writes it. Then
+    every block of the pruned file must be one of the source's, and every key but what pruning changes.
     With --tokenizer alone: writes a model of one layer with that tokenizer and compares token ids.
 Usage: python scripts/check_gguf.py MODEL [--experts 0.5] [--drop-layers 0] [--f32] [--weights q8_0]
-           [--text FILE] [--tokens 512] [--program target/release/mistralrs-prune]
+           [--quantiser Q4_K_M] [--text FILE] [--tokens 512] [--program target/release/mistralrs-prune]
        python scripts/check_gguf.py --tokenizer tokenizer.json --text FILE...
 Needs: scripts/requirements.txt and scripts/requirements-gguf.txt.
 """
@@ -73,6 +75,56 @@ def pruned(args, source, folder):
     run(args.program, *prune, "--layout", "gguf", *weights, "-o", folder / "gguf")
     [file] = (folder / "gguf").glob("*.gguf")
     return file, folder / "hf"
+
+
+def quantised(args, source, folder):
+    """All of the model as llama.cpp's quantiser writes it."""
+    stats, plan = folder / "whole.stats", folder / "whole.json"
+    common = ["--cache-dir", folder / "cache"]
+    run(args.program, "calibrate", "-m", source, "--cpu", "--calibration-tokens", 1024, "-o", stats, *common)
+    run(args.program, "plan", "-m", source, "--cpu", stats, "-o", plan, *common)
+    prune = ["prune", "-m", source, "--cpu", "--plan", plan, "--no-eval", *common]
+    run(args.program, *prune, "--layout", "gguf", "-o", folder / "whole")
+    [whole] = (folder / "whole").glob("*.gguf")
+    target = folder / f"{args.model.name}-{args.quantiser}.gguf"
+    options = llama_cpp.llama_model_quantize_default_params()
+    options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{args.quantiser}")
+    options.nthread = 2
+    if llama_cpp.llama_model_quantize(str(whole).encode(), str(target).encode(), options) != 0:
+        sys.exit("error: llama.cpp does not quantise the model")
+    return target
+
+
+def cut(args, source, folder):
+    """A GGUF file pruned to one, each block of which must be the source's."""
+    stats, plan = folder / "cut.stats", folder / "cut.json"
+    common = ["--cache-dir", folder / "cache"]
+    run(args.program, "calibrate", "-m", source, "--cpu", "--calibration-tokens", 4096, "-o", stats, *common)
+    how = ["--prune-experts", args.experts, "--drop-layers", args.drop_layers]
+    run(args.program, "plan", "-m", source, "--cpu", stats, *how, "-o", plan, *common)
+    prune = ["prune", "-m", source, "--cpu", "--plan", plan, "--no-eval", *common]
+    run(args.program, *prune, "--layout", "gguf", "-o", folder / "cut")
+    [file] = (folder / "cut").glob("*.gguf")
+    layers = [layer for layer in json.loads(plan.read_text())["layers"] if not layer["dropped"]]
+    whole = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
+    changed = gguf.GGUFReader(file)
+    for tensor in changed.tensors:
+        block, _, inside = tensor.name.removeprefix("blk.").partition(".")
+        if not tensor.name.startswith("blk."):
+            expected = whole[tensor.name]
+            rows = expected.data
+        else:
+            layer = layers[int(block)]
+            expected = whole[f"blk.{layer['layer']}.{inside}"]
+            chosen = "_exps." in inside or inside.startswith(("ffn_gate_inp.", "exp_probs_b"))
+            rows = expected.data[layer["kept"]] if chosen else expected.data
+        if tensor.tensor_type != expected.tensor_type or not numpy.array_equal(tensor.data, rows):
+            sys.exit(f"error: {tensor.name} is not what the source has there")
+    fields = {name for name in gguf.GGUFReader(source).fields if not name.startswith("GGUF.")}
+    if fields != {name for name in changed.fields if not name.startswith("GGUF.")}:
+        sys.exit("error: the pruned file has other keys")
+    print(f"{source.name}: {len(whole)} tensors, {source.stat().st_size:,} bytes; every block of the pruned file is one of them")
+    return file
 
 
 def load(file, context, vocab_only=False):
@@ -193,6 +245,8 @@ def check_model(args, texts, folder):
         source = folder / args.model.name
         widened(args.model, source)
     file, directory = pruned(args, source, folder)
+    if args.quantiser:
+        file = cut(args, quantised(args, source, folder), folder)
     context = 256
     llama = load(file, context + 64)
     tokenizer = Tokenizer.from_file(str(args.model / "tokenizer.json"))
@@ -203,13 +257,14 @@ def check_model(args, texts, folder):
     types, error = dequantised(file, directory, folder / "same")
     whole = args.model.name + (" in f32" if args.f32 else "")
     print(f"{whole}, {args.experts:g} of experts and {args.drop_layers} layers removed: {file.stat().st_size:,} bytes,")
-    print(f"  {', '.join(sorted(types))}; weights differ from the checkpoint's by up to {error:.1e} of their norm")
+    differ = "" if args.quantiser else f"; weights differ from the checkpoint's by up to {error:.1e} of their norm"
+    print(f"  {', '.join(sorted(types))}{differ}")
     print(f"  {len(ids)} tokens of held-out text tokenised alike; logits of {sum(map(len, windows))}:")
     reference = observed.load(folder / "same")
     expected = torch.cat([observed.observe(reference, torch.tensor([w])).logits[0] for w in windows])
     # llama.cpp has a row for every token of its vocabulary, which the embedding may exceed.
     relative = compare(found, expected.float(), "llama.cpp and transformers")
-    if not args.weights:
+    if not (args.weights or args.quantiser):
         ours = of_our_engine(args.program, directory, windows)
         theirs = log_probabilities(found, windows)
         largest, mean = (ours - theirs).abs().max().item(), (ours - theirs).abs().mean().item()
@@ -277,6 +332,7 @@ def main():
     parser.add_argument("--drop-layers", type=int, default=0)
     parser.add_argument("--f32", action="store_true", help="widen the model's weights to f32 first")
     parser.add_argument("--weights", help="as --gguf-weights of prune")
+    parser.add_argument("--quantiser", help="a type of llama.cpp's quantiser, for the source: Q4_K_M, Q8_0")
     parser.add_argument("--text", nargs="+", type=pathlib.Path, default=[ROOT / "models/demo/held-out/stories.txt"])
     parser.add_argument("--tokens", type=int, default=512, help="tokens whose logits are compared")
     parser.add_argument("--tolerance", type=float)
