@@ -49,6 +49,14 @@ pub enum Error {
         /// What the engine lacks.
         reason: &'static str,
     },
+    /// A model in GGUF is to be stored with other numbers than it has.
+    #[error("{model} cannot be stored as {asked}: it is in GGUF, whose numbers stay as they are")]
+    NotRequantised {
+        /// Name of the model.
+        model: String,
+        /// The layout that was asked for.
+        asked: String,
+    },
     /// Fewer experts would be left than the router chooses from.
     #[error(
         "{budget} would leave {left} of {experts} experts, but the model {}",

@@ -163,7 +163,8 @@ pub fn check(
 /// cannot be without.
 ///
 /// # Errors
-/// [`Error::NotWritten`], [`Error::UnevenExperts`] and [`Error::NotServed`].
+/// [`Error::NotWritten`], [`Error::UnevenExperts`], [`Error::NotRequantised`]
+/// and [`Error::NotServed`].
 pub fn check_counts(
     checkpoint: &Checkpoint,
     family: &'static dyn Family,
@@ -173,7 +174,10 @@ pub fn check_counts(
 ) -> Result<()> {
     sublayers::check(&checkpoint.name(), family, topology, plan.keep())?;
     match layout {
-        Layout::Hf | Layout::Engine => plan.expect_even(),
+        Layout::Hf | Layout::Engine => {
+            Cut::new(checkpoint, family, topology, plan.keep(), layout).check_numbers()?;
+            plan.expect_even()
+        }
         Layout::Uqff(_) => {
             let cut = Cut::new(checkpoint, family, topology, plan.keep(), layout);
             cut.check_served()?;
@@ -285,8 +289,35 @@ impl<'a> Cut<'a> {
         }
     }
 
+    /// Whether blocks of the source are asked for.
+    fn takes_blocks(&self) -> bool {
+        matches!(self.layout, Layout::Uqff(_))
+    }
+
+    /// Fails if the source is in GGUF and the result would have other numbers.
+    ///
+    /// # Errors
+    /// [`Error::NotRequantised`]
+    fn check_numbers(&self) -> Result<()> {
+        let same = match self.layout {
+            Layout::Hf | Layout::Engine => false,
+            Layout::Uqff(uqff) => uqff.weights == UqffWeights::Float,
+        };
+        if self.checkpoint.gguf().is_none() || same {
+            return Ok(());
+        }
+        Err(Error::NotRequantised {
+            model: self.checkpoint.name(),
+            asked: match self.layout {
+                Layout::Uqff(uqff) => format!("uqff of {}", uqff.weights.name()),
+                other => other.to_string(),
+            },
+        })
+    }
+
     /// Fails if the engine would not take the result and it is written for it.
     fn check_served(&self) -> Result<()> {
+        self.check_numbers()?;
         let cpu = matches!(self.layout, Layout::Uqff(uqff) if uqff.device == UqffDevice::Cpu);
         if !self.layout.is_for_engine() {
             return Ok(());
@@ -349,7 +380,7 @@ fn write_directory(
     let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
     write::weights(cut, &shards, partial.path(), progress)?;
     companion::write_config(cut, partial.path())?;
-    companion::copy(cut.checkpoint.dir(), partial.path())?;
+    companion::copy(cut.checkpoint, partial.path())?;
     record(partial.path())?;
     partial.finish()?;
     Ok(summary)

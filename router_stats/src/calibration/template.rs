@@ -58,7 +58,7 @@ impl ChatTemplate {
         Self::new(
             path.to_path_buf(),
             source.to_owned(),
-            stored_tokens(metadata),
+            special_tokens(metadata),
         )
         .map(Some)
     }
@@ -87,7 +87,7 @@ impl ChatTemplate {
         } else {
             return Ok(None);
         };
-        Self::new(path, source, special_tokens(&config)).map(Some)
+        Self::new(path, source, configured_tokens(&config)).map(Some)
     }
 
     /// The built-in transcript, `User: …` and `Assistant: …` separated by blank
@@ -98,6 +98,11 @@ impl ChatTemplate {
     /// [`Error::ChatTemplate`], if the Jinja engine refuses the built-in text.
     pub fn plain() -> Result<Self> {
         Self::new(PathBuf::from("(built in)"), PLAIN.to_owned(), Vec::new())
+    }
+
+    /// The template itself, in Jinja.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Renders one chat. `messages` is a list of objects with `role` and
@@ -196,7 +201,7 @@ fn configured(config: &Value, path: &Path) -> Result<Option<String>> {
 }
 
 /// Special tokens are strings, or objects whose `content` is the string.
-fn special_tokens(config: &Value) -> Vec<(&'static str, String)> {
+fn configured_tokens(config: &Value) -> Vec<(&'static str, String)> {
     TOKENS
         .iter()
         .filter_map(|&name| {
@@ -207,8 +212,9 @@ fn special_tokens(config: &Value) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Special tokens as GGUF has them: by their numbers.
-fn stored_tokens(metadata: &Metadata) -> Vec<(&'static str, String)> {
+/// The special tokens of a GGUF file, which it has by their numbers: name and
+/// text.
+pub fn special_tokens(metadata: &Metadata) -> Vec<(&'static str, String)> {
     let Ok(texts) = metadata.texts("tokenizer.ggml.tokens") else {
         return Vec::new();
     };
