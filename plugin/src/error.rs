@@ -300,6 +300,26 @@ pub enum Error {
         /// Directory.
         path: PathBuf,
     },
+    /// Another job's unfinished work lies where this one's would.
+    #[error("{}: expected the unfinished {expected}, found that of {found}", path.display())]
+    OtherJob {
+        /// Its folder.
+        path: PathBuf,
+        /// This job.
+        expected: String,
+        /// The other one.
+        found: String,
+    },
+    /// A disk has less room than is needed.
+    #[error("{}: expected {expected} of free space, found {found}", path.display())]
+    Space {
+        /// What would be written.
+        path: PathBuf,
+        /// What is needed.
+        expected: String,
+        /// What is free.
+        found: String,
+    },
     /// A checkpoint holds a tensor that would be wrong after pruning, whether
     /// it were carried over or left out.
     #[error("{}: tensor `{tensor}`: expected {expected}", path.display())]

@@ -4,7 +4,8 @@
 //! ([`saliency`]), scores become kept counts ([`allocate`], [`layers`]), those
 //! a [`plan`], and the plan a smaller checkpoint ([`surgery`]). [`pipeline`]
 //! strings the steps together and [`cache`]s each of them; [`engine`] loads the
-//! result and [`server`] puts it behind HTTP.
+//! result and [`server`] puts it behind HTTP. [`stream`] does the same for models
+//! that the disk has no room for.
 //!
 //! This crate owns what to prune, writing it, and everything that names
 //! mistral.rs. It owns no forward pass (`router_stats`) and no metric
@@ -32,6 +33,7 @@ pub mod server;
 pub mod solve;
 mod space;
 pub mod stability;
+pub mod stream;
 pub mod surgery;
 pub mod sweep;
 

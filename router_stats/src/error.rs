@@ -138,6 +138,15 @@ pub enum Error {
         /// Name.
         tensor: String,
     },
+    /// A file that came in place of its stand-in is not the one that was planned
+    /// with.
+    #[error("{}: expected {what} as it came first, found another", path.display())]
+    Replaced {
+        /// Shard.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+    },
     /// A tensor has another shape than the configuration implies.
     #[error("{}: tensor `{tensor}`: expected shape {expected:?}, found {found:?}", path.display())]
     Shape {
@@ -377,6 +386,9 @@ impl Error {
             | Self::Index { .. }
             | Self::MissingTensor { .. } => "the file is incomplete or damaged; download it again",
             Self::NotHere { .. } => "download the whole model first: its weights are read at one go here",
+            Self::Replaced { .. } => {
+                "a part of the file was spoilt on its way; run it again, which plans with the whole file"
+            }
             Self::Shape { .. } => "config.json and the weights belong to different models",
             Self::Dtype { .. } | Self::MixedDtypes { .. } => "convert the checkpoint to bf16, f16 or f32 first",
             Self::Quantization { .. } => {

@@ -167,8 +167,8 @@ impl Command {
             Self::Pull(_) => Some("what was downloaded stays; the same command continues"),
             Self::Push(_) => Some("nothing was committed; the same command continues"),
             Self::Plan(args) => Some(args.interrupted()),
-            Self::Prune(_)
-            | Self::Report(_)
+            Self::Prune(args) => Some(args.interrupted()),
+            Self::Report(_)
             | Self::Inspect(_)
             | Self::Stats(_)
             | Self::Doctor(_)

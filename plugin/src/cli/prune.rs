@@ -1,17 +1,22 @@
 //! `prune`: a plan → a checkpoint directory.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde_json::json;
 
 use super::args::{parse_weights, surroundings, EvaluationArgs, ModelArgs, TextArgs};
 use super::given::Given;
+use super::progress::Console;
 use super::{output, Global};
 use crate::format;
 use crate::pipeline::{self, EvaluationOptions, Reporter};
-use crate::plan::{Plan, ValidPlan};
-use crate::surgery::{self, CardFacts, Layout, SurgeryOptions, Uqff, UqffDevice, UqffWeights};
+use crate::plan::{self, Plan, ValidPlan};
+use crate::stream::{self, Pruned};
+use crate::surgery::{
+    self, CardFacts, Layout, Summary, SurgeryOptions, Uqff, UqffDevice, UqffWeights,
+};
 
 /// Arguments of `prune`.
 #[derive(clap::Args)]
@@ -41,13 +46,20 @@ pub(super) struct Args {
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
 
-    /// Replace a pruned checkpoint that is already there
+    /// Replace a pruned checkpoint that is already there, or with
+    /// --stream-prune an unfinished one of another plan
     #[arg(long)]
     force: bool,
 
     /// Do not measure the loss for the model card
     #[arg(long, conflicts_with_all = ["text", "eval_tokens"])]
     no_eval: bool,
+
+    /// Prune each shard of a model on the hub as it comes, and let it go: the
+    /// disk holds the result and few shards. The loss is not measured, as that
+    /// takes the whole model
+    #[arg(long, requires = "model_id", conflicts_with_all = ["text", "eval_tokens"])]
+    stream_prune: bool,
 
     #[command(flatten)]
     text: TextArgs,
@@ -80,7 +92,27 @@ enum DeviceArg {
     Gpu,
 }
 
+/// Flags about one layout.
+const UQFF: [&str; 2] = ["--uqff-weights", "--uqff-device"];
+
 impl Args {
+    /// Advice after an interruption.
+    pub(super) fn interrupted(&self) -> &'static str {
+        if self.stream_prune {
+            "finished shards are kept; the same command continues after them"
+        } else {
+            "nothing half-written remains; run it again"
+        }
+    }
+
+    /// The layout, which no flag is about in vain.
+    fn settled(&self, plan: &Plan, given: Given<'_>) -> crate::Result<Layout> {
+        let layout = self.layout(plan);
+        let is_uqff = matches!(layout, Layout::Uqff(_));
+        given.refuse_unless(is_uqff, &UQFF, "--layout uqff")?;
+        Ok(layout)
+    }
+
     fn layout(&self, plan: &Plan) -> Layout {
         let default = match plan.weights {
             Some(_) => LayoutArg::Uqff,
@@ -102,11 +134,13 @@ impl Args {
 
 /// Runs `prune`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
-    let uqff = "--layout uqff";
     // Without a layout the plan may say which.
     let other = matches!(args.layout, Some(LayoutArg::Hf | LayoutArg::Engine));
-    given.refuse_unless(!other, &["--uqff-weights", "--uqff-device"], uqff)?;
+    given.refuse_unless(!other, &UQFF, "--layout uqff")?;
     let (cache, console) = surroundings(global)?;
+    if args.stream_prune {
+        return stream(args, given, &console);
+    }
     let model = args.model.open(&cache, &console)?;
     let plan = ValidPlan::read(
         &args.plan,
@@ -114,12 +148,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         model.family(),
         model.topology(),
     )?;
-    let layout = args.layout(plan.plan());
-    given.refuse_unless(
-        matches!(layout, Layout::Uqff(_)),
-        &["--uqff-weights", "--uqff-device"],
-        uqff,
-    )?;
+    let layout = args.settled(plan.plan(), given)?;
     let mut options = SurgeryOptions {
         layout,
         force: args.force,
@@ -170,17 +199,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         &console,
     )?;
     let took = started.elapsed();
-    let rate = summary.bytes as f64 / took.as_secs_f64().max(1e-9);
-    console.report(
-        "Pruned",
-        &format!(
-            "{} in {}, {}/s: {}",
-            format::bytes(summary.bytes),
-            format::duration(took),
-            format::bytes(rate as u64),
-            args.output.display()
-        ),
-    );
+    tell(args, &summary, took, &console);
     if args.json {
         output::json(&json!({
             "output": args.output,
@@ -195,4 +214,63 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         }))?;
     }
     Ok(())
+}
+
+/// Prunes a model that is never here whole.
+fn stream(args: &Args, given: Given<'_>, console: &Console) -> anyhow::Result<()> {
+    let layout = args.settled(&plan::read(&args.plan)?, given)?;
+    let source = args.model.source();
+    let listed = source.listed("--stream-prune", console)?;
+    let request = stream::Request {
+        plan: &args.plan,
+        out: &args.output,
+        options: SurgeryOptions {
+            layout,
+            force: args.force,
+            card: CardFacts {
+                source: source.hub_id(),
+                ..CardFacts::default()
+            },
+            ..SurgeryOptions::default()
+        },
+    };
+    let started = std::time::Instant::now();
+    let Pruned {
+        summary,
+        plan,
+        peak,
+    } = stream::prune(&listed, &request, console)?;
+    let took = started.elapsed();
+    tell(args, &summary, took, console);
+    if args.json {
+        output::json(&json!({
+            "output": args.output,
+            "layout": layout.to_string(),
+            "commit": listed.commit(),
+            "bytes": summary.bytes,
+            "tensors": summary.tensors,
+            "shards": summary.shards,
+            "seconds": took.as_secs_f64(),
+            "before": plan.before,
+            "after": plan.after,
+            "disk_at_most": peak,
+            "evaluation": null,
+        }))?;
+    }
+    Ok(())
+}
+
+/// Says what was written.
+fn tell(args: &Args, summary: &Summary, took: Duration, console: &Console) {
+    let rate = summary.bytes as f64 / took.as_secs_f64().max(1e-9);
+    console.report(
+        "Pruned",
+        &format!(
+            "{} in {}, {}/s: {}",
+            format::bytes(summary.bytes),
+            format::duration(took),
+            format::bytes(rate as u64),
+            args.output.display()
+        ),
+    );
 }

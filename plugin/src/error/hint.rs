@@ -94,6 +94,12 @@ impl Error {
             }
             Self::NotReplaceable { .. } => "choose another directory with -o".to_owned(),
             Self::OutputBusy { .. } => "wait for it, or choose another directory with -o".to_owned(),
+            Self::OtherJob { .. } => {
+                "finish that one first, choose another directory with -o, or give its work up with --force".to_owned()
+            }
+            Self::Space { .. } => {
+                "free some space, or write to a larger disk with -o; a smaller plan takes less".to_owned()
+            }
             Self::Unclassified { .. } => {
                 "this variant of the family is not supported: the family has no such tensor, or config.json \
                  counts other blocks or experts"

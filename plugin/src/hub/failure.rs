@@ -59,7 +59,7 @@ pub enum Failure {
         "{path}: expected {expected} of free space for the files that are missing, found {found}"
     )]
     Space {
-        /// The hub's cache.
+        /// Where they would go.
         path: String,
         /// What is needed.
         expected: String,
@@ -93,7 +93,7 @@ impl Failure {
             Self::NoCheckpoint(_) => "only safetensors checkpoints can be pruned; look for another repository of the model",
             Self::Malformed(_) => "check HF_ENDPOINT; the server there does not speak the hub's protocol",
             Self::Corrupted { .. } => "nothing of it was kept; run it again, and if it fails again the hub's copy or the network changes files",
-            Self::Space { .. } => "free some space, or set HF_HUB_CACHE to a larger disk; what is already downloaded is kept",
+            Self::Space { .. } => "free some space, or take a larger disk: HF_HUB_CACHE, or -o where a model is streamed; what is already downloaded is kept",
             Self::Local(_) => "what was downloaded stays; the same command continues where it stopped",
         }
     }

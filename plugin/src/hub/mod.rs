@@ -5,7 +5,9 @@
 //! downloaded, several files at a time; every file is checked against the digest
 //! that the hub names before it appears, and an interrupted download continues
 //! where it stopped. It does not read what it downloads, apart from the names
-//! in a shard index. It also sends a directory there.
+//! in a shard index. Weights need not all be here at once: a [`Stage`] has the
+//! headers of all shards and as many shards as it is asked for. It also sends a
+//! directory there.
 //!
 //! The layout is that of [`hf_hub::Cache`]. Its downloads are not used: they
 //! check no content, and break off where the hub asks to wait.
@@ -21,7 +23,9 @@ mod failure;
 mod listing;
 mod needed;
 mod push;
+mod ranged;
 mod several;
+mod stage;
 mod store;
 mod token;
 mod transfer;
@@ -35,6 +39,7 @@ use router_stats::progress::Progress;
 pub use access::Access;
 pub use failure::Failure;
 pub use push::Push;
+pub use stage::{Listed, Stage};
 pub use token::Token;
 
 use crate::space::Space;

@@ -45,11 +45,24 @@ pub(super) fn fetch(
     entries: &[Entry],
     progress: &dyn Progress,
 ) -> Result<(), Failure> {
-    let waiting: VecDeque<Entry> = entries
-        .iter()
-        .filter(|entry| !store.snapshot().join(&entry.name).exists())
-        .cloned()
-        .collect();
+    let missing = |entry: &&Entry| !store.snapshot().join(&entry.name).exists();
+    let missing: Vec<Entry> = entries.iter().filter(missing).cloned().collect();
+    fetch_all(wire, store, id, commit, missing, progress)
+}
+
+/// As [`fetch`], whatever the snapshot shows of `entries` already.
+///
+/// # Errors
+/// Those of [`fetch`].
+pub(super) fn fetch_all(
+    wire: &Wire,
+    store: &Store,
+    id: &str,
+    commit: &str,
+    entries: Vec<Entry>,
+    progress: &dyn Progress,
+) -> Result<(), Failure> {
+    let waiting = VecDeque::from(entries);
     if waiting.is_empty() {
         return Ok(());
     }

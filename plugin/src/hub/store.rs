@@ -66,6 +66,48 @@ impl Store {
         Some(size.saturating_sub(length(&whole).max(length(&part))))
     }
 
+    /// Whether the content called `name`, of `size` bytes, is here. It is
+    /// only once all of it has been checked.
+    pub(super) fn holds(&self, name: &str, size: u64) -> bool {
+        fs::metadata(self.blobs.join(name)).is_ok_and(|blob| blob.len() == size)
+    }
+
+    /// Shows the content called `name` as `file` of the snapshot, in place of
+    /// what is there; at any moment one of the two is.
+    ///
+    /// # Errors
+    /// [`Failure::Local`]
+    pub(super) fn show(&self, name: &str, file: &str) -> Result<(), Failure> {
+        let path = self.snapshot.join(file);
+        let beside = self.snapshot.join(format!(".{file}.next"));
+        match fs::remove_file(&beside) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                return Err(Error::io(&beside)(error).into());
+            }
+            _ => {}
+        }
+        let target: PathBuf = ["..", "..", "blobs", name].iter().collect();
+        place(&target, &self.blobs.join(name), &beside).map_err(Error::io(&beside))?;
+        Ok(fs::rename(&beside, &path).map_err(Error::io(&path))?)
+    }
+
+    /// Removes the content called `name`, whole or not.
+    ///
+    /// # Errors
+    /// [`Failure::Local`]
+    pub(super) fn remove(&self, name: &str) -> Result<(), Failure> {
+        let (whole, part) = self.blob(name);
+        for path in [whole, part] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Error::io(&path)(error).into());
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// Makes the folders.
     ///
     /// # Errors

@@ -35,13 +35,13 @@ pub(super) struct Transfer<'a> {
 }
 
 /// A file's content as the hub describes it.
-struct Content {
-    size: u64,
+pub(super) struct Content {
+    pub(super) size: u64,
     /// `None` if the hub's name for it is no digest; then its size is all that
     /// can be checked.
-    digest: Option<Digest>,
+    pub(super) digest: Option<Digest>,
     /// Name of the blob.
-    name: String,
+    pub(super) name: String,
 }
 
 impl Transfer<'_> {
@@ -67,7 +67,10 @@ impl Transfer<'_> {
     }
 
     /// From the listing, or if that says too little from a `HEAD`.
-    fn content(&self) -> Result<Content, Failure> {
+    ///
+    /// # Errors
+    /// [`Failure`]
+    pub(super) fn content(&self) -> Result<Content, Failure> {
         let entry = self.entry;
         if let (Some(size), Some(digest)) = (entry.size, &entry.digest) {
             return Ok(Content {
@@ -312,7 +315,7 @@ fn length(path: &Path) -> Option<u64> {
 }
 
 /// Start and, unless it is `*`, total of `bytes 0-9/10`.
-fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+pub(super) fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
     let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
     let start = range.split_once('-')?.0.parse().ok()?;
     match total {

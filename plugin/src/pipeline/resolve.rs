@@ -11,7 +11,7 @@ use tokenizers::Tokenizer;
 use super::Reporter;
 use crate::cache::Cache;
 use crate::demo::{self, Demo};
-use crate::hub::{self, Hub, Token};
+use crate::hub::{self, Hub, Listed, Token};
 use crate::plan::Size;
 use crate::surgery::{self, UqffDevice};
 use crate::{Error, Result};
@@ -80,9 +80,50 @@ impl ModelSource {
             }
             return Ok(path.to_path_buf());
         }
-        let Some((id, revision)) = self.hub() else {
+        let (id, revision) = self.named(model)?;
+        let snapshot = Hub::from_env(self.token.clone()).snapshot(id, revision, reporter)?;
+        let commit: String = snapshot.commit.chars().take(7).collect();
+        reporter.report("Resolved", &format!("{id} @ {commit}"));
+        Ok(snapshot.dir)
+    }
+
+    /// Asks the hub for the model's list of files, for `flag`, which is about
+    /// models that are not here.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a model that is here; [`Error::NoSuchModel`],
+    /// [`Error::Hub`].
+    pub fn listed(&self, flag: &'static str, reporter: &dyn Reporter) -> Result<Listed> {
+        let local = match self.model.as_deref() {
+            None => Some("the demo model"),
+            Some(path) => Path::new(path).exists().then_some(path),
+        };
+        if let Some(local) = local {
+            return Err(Error::Option {
+                option: flag,
+                expected: "a model on the hub, -m org/name; one that is here is pruned without it"
+                    .to_owned(),
+                found: local.to_owned(),
+            });
+        }
+        let (id, revision) = self.named(self.model.as_deref().unwrap_or_default())?;
+        let hub = Hub::from_env(self.token.clone());
+        if hub.held(id, revision).is_some() {
+            reporter.hint(&format!(
+                "all of {id} is in the hub cache already: without {flag} it does not come again"
+            ));
+        }
+        let listed = hub.list(id, revision)?;
+        let commit: String = listed.commit().chars().take(7).collect();
+        reporter.report("Resolved", &format!("{id} @ {commit}"));
+        Ok(listed)
+    }
+
+    /// Id and revision of `model`, which is not here.
+    fn named(&self, model: &str) -> Result<(&str, Option<&str>)> {
+        let Some(named) = self.hub() else {
             return Err(Error::NoSuchModel {
-                model: model.clone(),
+                model: model.to_owned(),
             });
         };
         if let (Some(flag), Some(named)) = (&self.revision, hub::split_revision(model).1) {
@@ -92,10 +133,7 @@ impl ModelSource {
                 found: flag.clone(),
             });
         }
-        let snapshot = Hub::from_env(self.token.clone()).snapshot(id, revision, reporter)?;
-        let commit: String = snapshot.commit.chars().take(7).collect();
-        reporter.report("Resolved", &format!("{id} @ {commit}"));
-        Ok(snapshot.dir)
+        Ok(named)
     }
 
     /// Opens the model. No weights are read yet.

@@ -11,6 +11,23 @@ use router_stats::family::MoeSpec;
 use super::Cut;
 use crate::{Error, Result};
 
+/// Names of the biases that [`raise`] looks at: all values that are read before
+/// anything is written.
+pub(super) fn looked_at(cut: &Cut<'_>) -> Vec<String> {
+    let names = cut.family.names();
+    let kept = cut.keep.layers.iter().copied();
+    let layers = kept.filter(|&layer| {
+        let moe = cut.keep.moe(cut.topology, layer);
+        moe.is_some_and(|moe| moe.router.correction_bias && moe.router.groups.is_some())
+    });
+    match names.router_bias {
+        Some(bias) if cut.layout.is_for_engine() => {
+            layers.map(|layer| names.in_block(layer, bias)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// How much the bias must be raised for the engine, if `router` is the name of
 /// a bias with a negative element and experts come from groups.
 ///

@@ -8,6 +8,11 @@
 //! A result that is replaced is first renamed to `.{name}.replaced` and removed
 //! last. If the run is killed between the two renames, the next one puts the
 //! old result back before it begins.
+//!
+//! What takes long to come is kept in a sibling that outlives its run, see
+//! [`Kept`].
+
+mod kept;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,6 +20,8 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use router_stats::Error as StatsError;
+
+pub(crate) use kept::Kept;
 
 use super::PLAN_FILE;
 use crate::{Error, Result};
@@ -26,12 +33,19 @@ const MARKER: &str = ".mistralrs-prune";
 #[derive(Debug)]
 pub(super) struct Partial {
     path: PathBuf,
-    target: PathBuf,
-    aside: PathBuf,
-    replaces: bool,
+    place: Place,
     finished: bool,
     /// Open for its lock.
     _marker: File,
+}
+
+/// Where a result is to appear.
+#[derive(Debug)]
+struct Place {
+    target: PathBuf,
+    /// Where the result that is there goes meanwhile.
+    aside: PathBuf,
+    replaces: bool,
 }
 
 /// Fails if `target` cannot be written for another reason than that a run is
@@ -52,33 +66,16 @@ impl Partial {
     /// [`Error::OutputExists`], [`Error::NotReplaceable`],
     /// [`Error::OutputBusy`] and I/O errors.
     pub(super) fn create(target: &Path, source: &Path, force: bool) -> Result<Self> {
-        let Some(name) = target.file_name() else {
-            return Err(not_replaceable(
-                target,
-                "a path that ends in a name",
-                "none",
-            ));
-        };
-        let parent = match target.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        fs::create_dir_all(parent).map_err(StatsError::io(parent))?;
-        let path = parent.join(hidden(name, "partial"));
-        let aside = parent.join(hidden(name, "replaced"));
-
+        let path = sibling(target, "partial")?;
         remove_stale(&path, target)?;
         let marker = claim(&path, target)?;
         let mut partial = Self {
             path,
-            target: target.to_path_buf(),
-            aside,
-            replaces: false,
+            place: Place::new(target)?,
             finished: false,
             _marker: marker,
         };
-        partial.recover()?;
-        partial.replaces = replaces(target, source, force)?;
+        partial.place.prepare(source, force)?;
         Ok(partial)
     }
 
@@ -92,16 +89,40 @@ impl Partial {
     /// # Errors
     /// I/O errors; what was there before is then still there.
     pub(super) fn finish(mut self) -> Result<()> {
+        self.place.fill(&self.path)?;
+        self.finished = true;
+        Ok(())
+    }
+}
+
+impl Place {
+    fn new(target: &Path) -> Result<Self> {
+        Ok(Self {
+            target: target.to_path_buf(),
+            aside: sibling(target, "replaced")?,
+            replaces: false,
+        })
+    }
+
+    /// Puts right what a killed run left, and sees whether there is a result
+    /// that is to be replaced.
+    fn prepare(&mut self, source: &Path, force: bool) -> Result<()> {
+        self.recover()?;
+        self.replaces = replaces(&self.target, source, force)?;
+        Ok(())
+    }
+
+    /// Makes the directory at `path` the result.
+    fn fill(&self, path: &Path) -> Result<()> {
         if self.replaces {
             let marker = self.target.join(MARKER);
             File::create(&marker).map_err(StatsError::io(&marker))?;
             fs::rename(&self.target, &self.aside).map_err(StatsError::io(&self.aside))?;
         }
-        if let Err(error) = fs::rename(&self.path, &self.target) {
+        if let Err(error) = fs::rename(path, &self.target) {
             self.recover()?;
             return Err(StatsError::io(&self.target)(error).into());
         }
-        self.finished = true;
         // The result is in place. What cannot be removed now, the next run removes.
         let _ = fs::remove_file(self.target.join(MARKER));
         if self.replaces {
@@ -131,6 +152,20 @@ impl Drop for Partial {
             let _ = remove_marked(&self.path);
         }
     }
+}
+
+/// The hidden sibling of `target` with this suffix; its folder is made.
+fn sibling(target: &Path, suffix: &str) -> Result<PathBuf> {
+    let Some(name) = target.file_name() else {
+        let expected = "a path that ends in a name";
+        return Err(not_replaceable(target, expected, "none"));
+    };
+    let parent = match target.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    fs::create_dir_all(parent).map_err(StatsError::io(parent))?;
+    Ok(parent.join(hidden(name, suffix)))
 }
 
 /// `.{name}.{suffix}`

@@ -10,6 +10,7 @@
 //! uqff       the same tensors as the engine's own format, with counts that differ by layer
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
+//! streamed   the same where shards of the source come and go: what can be written when
 //! companion  config.json, tokenizer, licence: everything that is not a weight
 //! card       what was removed and what it cost, for README.md
 //! directory  a temporary sibling that becomes the result by one rename
@@ -37,6 +38,7 @@ mod layout;
 mod pairs;
 mod served;
 mod shard;
+mod streamed;
 mod sublayers;
 #[cfg(test)]
 mod tests;
@@ -52,14 +54,17 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
+pub(crate) use directory::Kept;
 pub use held::Held;
 pub use layout::Layout;
 pub use served::refusal;
+pub(crate) use streamed::{looked_at, Streamed};
 pub use sublayers::check_asked;
 pub use uqff::{Uqff, UqffDevice, UqffWeights};
 
 use crate::plan::ValidPlan;
 use crate::{Error, Result};
+use shard::Shard;
 
 /// File in a pruned directory that holds the plan it was made with.
 pub const PLAN_FILE: &str = "pruning_plan.json";
@@ -104,6 +109,16 @@ pub struct Summary {
     pub shards: usize,
 }
 
+impl Summary {
+    fn of(shards: &[Shard]) -> Self {
+        Self {
+            bytes: shards.iter().map(|shard| shard.bytes).sum(),
+            tensors: shards.iter().map(|shard| shard.outputs.len()).sum(),
+            shards: shards.len(),
+        }
+    }
+}
+
 /// Writes what `plan` leaves of `checkpoint` to the directory `out`.
 ///
 /// The result holds the weights, the rewritten `config.json`, the tokenizer
@@ -133,9 +148,19 @@ pub fn prune(
     check_counts(checkpoint, family, topology, plan, options.layout)?;
     let cut = Cut::new(checkpoint, family, topology, plan.keep(), options.layout);
     write_directory(&cut, out, options, progress, |directory| {
-        crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
-        record(checkpoint, plan, directory, options.layout, &options.card)
+        say(checkpoint, plan, directory, options)
     })
+}
+
+/// Writes what became of the model and why into the pruned `directory`.
+fn say(
+    checkpoint: &Checkpoint,
+    plan: &ValidPlan,
+    directory: &Path,
+    options: &SurgeryOptions,
+) -> Result<()> {
+    crate::plan::write(plan.plan(), directory.join(PLAN_FILE))?;
+    record(checkpoint, plan, directory, options.layout, &options.card)
 }
 
 /// Fails where [`prune`] would before it writes anything, for the reasons that
@@ -355,10 +380,23 @@ fn write_directory(
     progress: &dyn Progress,
     record: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<Summary> {
+    let shards = shards(cut, options)?;
+    let summary = Summary::of(&shards);
+    let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
+    write::weights(cut, &shards, partial.path(), progress)?;
+    companion::write_config(cut, partial.path())?;
+    companion::copy(cut.checkpoint, partial.path())?;
+    record(partial.path())?;
+    partial.finish()?;
+    Ok(summary)
+}
+
+/// The weight files of what `cut` leaves.
+fn shards(cut: &Cut<'_>, options: &SurgeryOptions) -> Result<Vec<Shard>> {
     cut.check_served()?;
-    let shards = match cut.layout {
+    match cut.layout {
         Layout::Hf | Layout::Engine => {
-            shard::partition(layout::outputs(cut)?, options.max_shard_bytes)?
+            shard::partition(layout::outputs(cut)?, options.max_shard_bytes)
         }
         Layout::Uqff(uqff) => {
             let files = uqff::files(cut, uqff)?;
@@ -369,19 +407,7 @@ fn write_directory(
                 options.max_shard_bytes,
                 |index, _| uqff.file(index),
             )?);
-            shards
+            Ok(shards)
         }
-    };
-    let summary = Summary {
-        bytes: shards.iter().map(|shard| shard.bytes).sum(),
-        tensors: shards.iter().map(|shard| shard.outputs.len()).sum(),
-        shards: shards.len(),
-    };
-    let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
-    write::weights(cut, &shards, partial.path(), progress)?;
-    companion::write_config(cut, partial.path())?;
-    companion::copy(cut.checkpoint, partial.path())?;
-    record(partial.path())?;
-    partial.finish()?;
-    Ok(summary)
+    }
 }

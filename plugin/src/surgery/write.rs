@@ -1,12 +1,15 @@
-//! Streams the bytes of each shard from the source's mapped files.
+//! Writes tensors to their places, from the source's mapped files.
+//!
+//! All shards one after the other, or, where the source comes in pieces (see
+//! [`super::streamed`]), whatever its pieces suffice for.
 //!
 //! At most one expert's matrices are in memory, or, for UQFF, one matrix, of
 //! which the head is the largest: copies go from the mapping to the file in
 //! pieces, and mapped pages are released once written. Does not decide what is
 //! written (see [`super::layout`]) or where (see [`super::shard`]).
 
-use std::fs::File;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
 
@@ -38,34 +41,101 @@ pub(super) fn weights(
     progress: &dyn Progress,
 ) -> Result<()> {
     let total = shards.iter().map(|shard| shard.bytes).sum();
-    let mut done = 0;
-    let mut source = Reader {
-        cut,
-        current: None,
-        scratch: Vec::new(),
-    };
+    let mut writer = Writer::new(cut, directory, progress, total);
     for shard in shards {
-        let path = directory.join(&shard.file);
-        let file = File::create(&path).map_err(StatsError::io(&path))?;
-        let mut sink = Sink {
-            file,
-            path: &path,
-            progress,
-            detail: &shard.file,
-            done,
-            total,
-        };
-        sink.write(&shard.header, 0)?;
-        for output in &shard.outputs {
-            source.write(output, &mut sink)?;
-        }
-        done = sink.done;
+        begin(shard, directory)?;
+        writer.place(shard, 0..shard.outputs.len())?;
     }
+    index(cut, shards, directory)
+}
+
+/// Makes the file of `shard`, which has its header and no data yet.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn begin(shard: &Shard, directory: &Path) -> Result<File> {
+    let path = directory.join(&shard.file);
+    let begun = File::create(&path).and_then(|mut file| {
+        file.write_all(&shard.header)?;
+        Ok(file)
+    });
+    Ok(begun.map_err(StatsError::io(&path))?)
+}
+
+/// Writes the index of `shards`, if the layout has one of several.
+///
+/// # Errors
+/// I/O errors.
+pub(super) fn index(cut: &Cut<'_>, shards: &[Shard], directory: &Path) -> Result<()> {
     let is_uqff = matches!(cut.layout, Layout::Uqff(_));
     if shards.len() > 1 && !is_uqff {
         super::companion::write_json(&directory.join(shard::INDEX), &shard::index(shards))?;
     }
     Ok(())
+}
+
+/// Writes tensors to their places in the files of a directory.
+pub(super) struct Writer<'a> {
+    source: Reader<'a>,
+    directory: &'a Path,
+    progress: &'a dyn Progress,
+    /// Bytes written, and all that are to be.
+    done: u64,
+    total: u64,
+}
+
+impl<'a> Writer<'a> {
+    /// A writer of `total` bytes of data.
+    pub(super) fn new(
+        cut: &'a Cut<'a>,
+        directory: &'a Path,
+        progress: &'a dyn Progress,
+        total: u64,
+    ) -> Self {
+        Self {
+            source: Reader {
+                cut,
+                current: None,
+                scratch: Vec::new(),
+            },
+            directory,
+            progress,
+            done: 0,
+            total,
+        }
+    }
+
+    /// Writes some `outputs` of `shard`, ascending, whose file has been
+    /// [begun](begin).
+    ///
+    /// # Errors
+    /// I/O errors, a missing tensor, or an interruption.
+    pub(super) fn place(
+        &mut self,
+        shard: &Shard,
+        outputs: impl IntoIterator<Item = usize>,
+    ) -> Result<()> {
+        let path = self.directory.join(&shard.file);
+        let file = OpenOptions::new().write(true).open(&path);
+        let mut sink = Sink {
+            file: file.map_err(StatsError::io(&path))?,
+            path: &path,
+            progress: self.progress,
+            detail: &shard.file,
+            done: self.done,
+            total: self.total,
+        };
+        let (mut place, mut next) = (shard.header.len() as u64, 0);
+        for index in outputs {
+            let passed = &shard.outputs[next..index];
+            place += passed.iter().map(|output| output.bytes).sum::<u64>();
+            next = index;
+            sink.seek(place)?;
+            self.source.write(&shard.outputs[index], &mut sink)?;
+        }
+        self.done = sink.done;
+        Ok(())
+    }
 }
 
 /// A shard being written, and the progress of all of them.
@@ -79,12 +149,24 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// Writes `bytes`, of which `counted` are tensor data.
-    fn write(&mut self, bytes: &[u8], counted: usize) -> Result<()> {
+    /// Goes to byte `place` of the file.
+    fn seek(&mut self, place: u64) -> Result<()> {
+        let sought = self.file.seek(SeekFrom::Start(place));
+        Ok(sought.map(|_| ()).map_err(StatsError::io(self.path))?)
+    }
+}
+
+/// Takes the data of one tensor, piece by piece.
+trait Take {
+    fn data(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+impl Take for Sink<'_> {
+    fn data(&mut self, bytes: &[u8]) -> Result<()> {
         self.file
             .write_all(bytes)
             .map_err(StatsError::io(self.path))?;
-        self.done += counted as u64;
+        self.done += bytes.len() as u64;
         let Self {
             detail,
             done,
@@ -98,17 +180,6 @@ impl Sink<'_> {
             done,
             total,
         })?)
-    }
-}
-
-/// Takes the data of one tensor, piece by piece.
-trait Take {
-    fn data(&mut self, bytes: &[u8]) -> Result<()>;
-}
-
-impl Take for Sink<'_> {
-    fn data(&mut self, bytes: &[u8]) -> Result<()> {
-        self.write(bytes, bytes.len())
     }
 }
 

@@ -14,6 +14,6 @@ mod template;
 pub use corpus::{Corpus, Domain, Source};
 pub(crate) use pack::batches;
 pub use pack::{PackOptions, Sequences};
-pub use run::{calibrate, CalibrateOptions};
+pub use run::{calibrate, calibrate_arriving, CalibrateOptions, Weights};
 pub use state::remove_state;
 pub use template::{special_tokens, ChatTemplate};

@@ -62,14 +62,45 @@ pub fn calibrate(
     options: &CalibrateOptions,
     progress: &dyn Progress,
 ) -> Result<Stats> {
+    let all_here = &mut |_: &mut Model, _| Ok(());
+    calibrate_arriving(&mut model.clone(), sequences, options, all_here, progress)
+}
+
+/// Weights that a run reads next; it is done with all before them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weights {
+    /// The token embedding.
+    Embedding,
+    /// All of the block with this index.
+    Block(usize),
+}
+
+/// As [`calibrate`], of a model whose weights are not all here: `bring` is asked
+/// for what is read next, while nothing of the model is in use.
+///
+/// # Errors
+/// Those of [`calibrate`] and of `bring`; `NotHere` for weights that it did not
+/// bring.
+pub fn calibrate_arriving<E: From<Error>>(
+    model: &mut Model,
+    sequences: &Sequences,
+    options: &CalibrateOptions,
+    bring: &mut dyn FnMut(&mut Model, Weights) -> Result<(), E>,
+    progress: &dyn Progress,
+) -> Result<Stats, E> {
     let batches = shard_batches(model, sequences, options)?;
     let empty = empty_stats(model, sequences, options, &batches)?;
     let key = run_key(&empty.provenance, options);
-    let mut state = State::open(model, sequences, &batches, options, key, empty)?;
+    let mut state = State::open(model, &batches, options, key, empty)?;
+    if state.is_empty() {
+        bring(model, Weights::Embedding)?;
+        state.embed(model, sequences, &batches)?;
+    }
     let layers = model.topology().layers();
     let tokens: usize = batches.iter().map(|(_, batch)| batch.rows()).sum();
     let first = state.depth();
     for layer in first..layers {
+        bring(model, Weights::Block(layer))?;
         let detail = format!("layer {}/{layers}", layer + 1);
         run_block(model, layer, &batches, &mut state, &|rows| {
             progress.step(&Update {
@@ -89,7 +120,7 @@ fn run_block(
     model: &Model,
     layer: usize,
     batches: &Batches,
-    state: &mut State<'_>,
+    state: &mut State,
     progress: &dyn Fn(usize) -> Result<()>,
 ) -> Result<()> {
     let block = model.block(layer)?;

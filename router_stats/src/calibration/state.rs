@@ -21,7 +21,7 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 pub use folder::remove_state;
 use folder::{holds_floats, read_floats, Folder};
@@ -34,8 +34,11 @@ use crate::{Error, Result};
 
 /// Statistics and hidden states between two blocks. Depth 0 is the embedding,
 /// depth d is after d blocks.
-pub(super) struct State<'a> {
-    model: &'a Model,
+pub(super) struct State {
+    /// Blocks of the model, width of its residual stream H, and where it runs.
+    layers: usize,
+    width: usize,
+    device: Device,
     /// What the observers saw so far.
     pub stats: Stats,
     /// Last-token states at every finished depth, S × H each.
@@ -53,17 +56,17 @@ pub(super) struct State<'a> {
     next: Option<BufWriter<File>>,
 }
 
-impl<'a> State<'a> {
+impl State {
     /// Continues the run that `key` names if the state folder holds it, else
-    /// begins with the embedding and `empty` statistics. What can be another in
-    /// runs with one key, the provenance, is that of `empty` either way.
+    /// is to begin with the [embedding](Self::embed) and `empty` statistics.
+    /// What can be another in runs with one key, the provenance, is that of
+    /// `empty` either way.
     ///
     /// # Errors
     /// `Structure` if spilling is asked for without a state folder,
-    /// `StateInUse` if another run has it, `Io`, or what embedding returns.
+    /// `StateInUse` if another run has it, or `Io`.
     pub(super) fn open(
-        model: &'a Model,
-        sequences: &Sequences,
+        model: &Model,
         batches: &Batches,
         options: &CalibrateOptions,
         key: String,
@@ -76,8 +79,11 @@ impl<'a> State<'a> {
                 found: "none".to_owned(),
             });
         }
+        let topology = model.topology();
         let mut state = Self {
-            model,
+            layers: topology.layers(),
+            width: topology.hidden,
+            device: model.device().clone(),
             stats: empty,
             last: Vec::new(),
             rows: batches.iter().map(|(_, batch)| batch.rows()).collect(),
@@ -90,10 +96,14 @@ impl<'a> State<'a> {
             },
             next: None,
         };
-        if state.resume().is_none() {
-            state.embed(sequences, batches)?;
-        }
+        // Nothing to continue from is no error.
+        let _ = state.resume();
         Ok(state)
+    }
+
+    /// Whether there is nothing yet, not even the embedding.
+    pub(super) fn is_empty(&self) -> bool {
+        self.last.is_empty()
     }
 
     /// The last finished depth, which is the index of the block to run next.
@@ -117,7 +127,7 @@ impl<'a> State<'a> {
     /// Batches come in order; that of the last block is needed no more.
     pub(super) fn put(&mut self, batch: usize, hidden: Tensor) -> Result<()> {
         let depth = self.last.len();
-        if depth == self.model.topology().layers() {
+        if depth == self.layers {
             // No block is left to read it.
             return Ok(());
         }
@@ -160,14 +170,23 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    fn embed(&mut self, sequences: &Sequences, batches: &Batches) -> Result<()> {
+    /// Begins with the embedding.
+    ///
+    /// # Errors
+    /// What embedding returns, or `Io`.
+    pub(super) fn embed(
+        &mut self,
+        model: &Model,
+        sequences: &Sequences,
+        batches: &Batches,
+    ) -> Result<()> {
         if let Some(folder) = &self.folder {
             folder.unmark()?;
         }
-        let embedding = self.model.embedding()?;
+        let embedding = model.embedding()?;
         let mut last = Vec::new();
         for (index, (range, batch)) in batches.iter().enumerate() {
-            let hidden = self.model.embed(&embedding, sequences, range.clone())?;
+            let hidden = model.embed(&embedding, sequences, range.clone())?;
             last.extend(last_tokens(&hidden, batch)?);
             self.put(index, hidden)?;
         }
@@ -179,12 +198,11 @@ impl<'a> State<'a> {
     /// it is damaged, which costs time but nothing else.
     fn resume(&mut self) -> Option<()> {
         let folder = self.folder.as_ref()?;
-        let topology = self.model.topology();
         let depth = folder.depth()?;
         let last = (0..=depth)
             .map(|depth| {
                 let path = folder.file("last", depth);
-                let count = self.sequences * topology.hidden;
+                let count = self.sequences * self.width;
                 finite(holds_floats(&path, count).then(|| read_floats(&path, 0, count))?)
             })
             .collect::<Option<Vec<_>>>()?;
@@ -196,7 +214,7 @@ impl<'a> State<'a> {
         if shapes(&stats) != shapes(&self.stats) {
             return None;
         }
-        if depth < topology.layers() {
+        if depth < self.layers {
             self.hidden = self.resume_hidden(&folder.file("hidden", depth))?;
         }
         (self.last, self.stats.tables) = (last, stats.tables);
@@ -205,7 +223,7 @@ impl<'a> State<'a> {
 
     /// The residual stream of every batch, each `None` if it is spilled.
     fn resume_hidden(&self, path: &Path) -> Option<Vec<Option<Tensor>>> {
-        let count = self.rows.iter().sum::<usize>() * self.model.topology().hidden;
+        let count = self.rows.iter().sum::<usize>() * self.width;
         if !holds_floats(path, count) {
             return None;
         }
@@ -222,14 +240,14 @@ impl<'a> State<'a> {
 
     /// The residual stream of a batch from a file of hidden states.
     fn read(&self, path: &Path, batch: usize) -> Result<Vec<f32>> {
-        let width = self.model.topology().hidden;
+        let width = self.width;
         let first: usize = self.rows[..batch].iter().sum();
         read_floats(path, first * width, self.rows[batch] * width)
     }
 
     fn tensor(&self, batch: usize, values: Vec<f32>) -> Result<Tensor> {
-        let shape = (self.rows[batch], self.model.topology().hidden);
-        Ok(Tensor::from_vec(values, shape, self.model.device())?)
+        let shape = (self.rows[batch], self.width);
+        Ok(Tensor::from_vec(values, shape, &self.device)?)
     }
 }
 

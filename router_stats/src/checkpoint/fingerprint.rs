@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 use super::{Checkpoint, TensorView};
 use crate::Result;
 
+/// SHA-256.
+pub(super) type Digested = [u8; 32];
+
 /// Tensors up to this size are hashed whole.
 const WHOLE: usize = 64 << 10;
 
@@ -31,6 +34,12 @@ const BLOCKS: (usize, usize) = (4, 64);
 pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
     let tensors: Vec<_> = checkpoint.tensors().collect();
     let digests: Vec<_> = tensors.par_iter().map(digest).collect::<Result<_>>()?;
+    Ok(combined(checkpoint, &digests))
+}
+
+/// The fingerprint of a configuration and the digests of all tensors, in the
+/// order of their names.
+pub(super) fn combined(checkpoint: &Checkpoint, digests: &[Digested]) -> String {
     let mut config = checkpoint.config().value().clone();
     config.sort_all_objects();
     let mut hash = Sha256::new();
@@ -38,10 +47,14 @@ pub(super) fn fingerprint(checkpoint: &Checkpoint) -> Result<String> {
     for digest in digests {
         hash.update(digest);
     }
-    Ok(hex(&hash.finalize()))
+    hex(&hash.finalize())
 }
 
-fn digest(tensor: &TensorView<'_>) -> Result<[u8; 32]> {
+/// What is left of a tensor in the fingerprint.
+///
+/// # Errors
+/// [`Error::NotHere`](crate::Error::NotHere)
+pub(super) fn digest(tensor: &TensorView<'_>) -> Result<Digested> {
     let mut hash = Sha256::new();
     field(&mut hash, tensor.name.as_bytes());
     field(&mut hash, tensor.element.to_string().as_bytes());
@@ -78,6 +91,19 @@ fn sample(bytes: usize) -> Vec<usize> {
 fn field(hash: &mut Sha256, bytes: &[u8]) {
     hash.update((bytes.len() as u64).to_le_bytes());
     hash.update(bytes);
+}
+
+/// Reads what [`hex`] writes of a digest.
+pub(super) fn unhex(digits: &str) -> Option<Digested> {
+    let mut digest = [0; 32];
+    let pairs = digits.as_bytes().chunks(2);
+    if digits.len() != 2 * digest.len() {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(pairs) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
 }
 
 /// Lower-case hexadecimal.

@@ -74,8 +74,9 @@ fn header<T>(reason: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed::Header(reason.into()))
 }
 
-/// Parses and validates the header of a file whose bytes are `file`.
-pub(crate) fn parse(file: &[u8]) -> Result<Header, Malformed> {
+/// The length of the header of a file that begins with `file`, and the rest of
+/// that.
+fn length(file: &[u8]) -> Result<(u64, &[u8]), Malformed> {
     let Some((length, rest)) = file.split_first_chunk::<LENGTH_BYTES>() else {
         return header(format!(
             "expected at least {LENGTH_BYTES} bytes, found {}",
@@ -88,6 +89,25 @@ pub(crate) fn parse(file: &[u8]) -> Result<Header, Malformed> {
             "length of {length} bytes exceeds {MAX_HEADER_BYTES}"
         ));
     }
+    Ok((length, rest))
+}
+
+/// Bytes before the data of a file of `size` bytes that begins with `first`.
+pub(super) fn before_data(first: &[u8], size: u64) -> Result<u64, Malformed> {
+    let (length, _) = length(first)?;
+    let end = length + LENGTH_BYTES as u64;
+    if end > size {
+        let follow = size.saturating_sub(LENGTH_BYTES as u64);
+        return header(format!(
+            "length of {length} bytes, but only {follow} follow"
+        ));
+    }
+    Ok(end)
+}
+
+/// Parses and validates the header of a file whose bytes are `file`.
+pub(crate) fn parse(file: &[u8]) -> Result<Header, Malformed> {
+    let (length, rest) = length(file)?;
     let length = usize::try_from(length).unwrap_or(usize::MAX);
     let Some((json, data)) = rest.split_at_checked(length) else {
         return header(format!(

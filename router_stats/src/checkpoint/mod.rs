@@ -18,6 +18,7 @@ pub(crate) mod map;
 mod order;
 mod quantization;
 mod shard;
+mod stand_in;
 mod tensor;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -33,6 +34,7 @@ pub use element::Element;
 pub use experts::{ExpertReader, Layout};
 pub(crate) use fingerprint::hex;
 pub use gguf::stem as file_stem;
+pub use stand_in::header_bytes;
 pub use tensor::{Rows, TensorView};
 pub use transpose::transpose;
 pub use weight::Weight;

@@ -7,7 +7,7 @@ use super::map::Map;
 use super::order::Order;
 use super::{header, Element};
 use crate::gguf;
-use crate::Result;
+use crate::{Error, Result};
 
 /// What is known of one tensor without looking at its data.
 #[derive(Debug)]
@@ -28,8 +28,9 @@ pub(super) struct Shard {
     map: Map,
     /// In file order.
     tensors: Vec<Stored>,
-    /// Whether the data is elsewhere.
-    stand_in: bool,
+    /// Of a stand-in, the bytes that are here nevertheless; `None` of a file
+    /// that is whole.
+    present: Option<Vec<Range<usize>>>,
 }
 
 impl Shard {
@@ -55,7 +56,7 @@ impl Shard {
             path,
             map,
             tensors,
-            stand_in,
+            present: stand_in.then(Vec::new),
         })
     }
 
@@ -73,7 +74,7 @@ impl Shard {
             path,
             map,
             tensors: Vec::new(),
-            stand_in: false,
+            present: None,
         };
         Ok((shard, header))
     }
@@ -81,6 +82,49 @@ impl Shard {
     /// Says what the tensors are, in file order; each lies inside the file.
     pub(super) fn set_tensors(&mut self, tensors: Vec<Stored>) {
         self.tensors = tensors;
+    }
+
+    /// Maps the file again, in whose place another has been put: whole, or a
+    /// stand-in that has the bytes `present`.
+    ///
+    /// # Errors
+    /// [`Error::Replaced`] if it has another header, or other bytes where this
+    /// one has some that were taken ahead; those of [`open`](Self::open).
+    pub(super) fn reopen(&mut self, present: Option<Vec<Range<usize>>>) -> Result<()> {
+        let next = Self::open(self.path.clone(), present.is_some())?;
+        let replaced = |what: String| Error::Replaced {
+            path: self.path.clone(),
+            what,
+        };
+        if next.before_data() != self.before_data() {
+            return Err(replaced("its header".to_owned()));
+        }
+        let taken = self.present.iter().flatten();
+        for range in taken.filter(|_| present.is_none()) {
+            if self.map.bytes()[range.clone()] != next.map.bytes()[range.clone()] {
+                return Err(replaced(format!("bytes {}..{}", range.start, range.end)));
+            }
+        }
+        *self = Self { present, ..next };
+        Ok(())
+    }
+
+    /// Takes its data for holes.
+    pub(super) fn hide(&mut self) {
+        self.present = Some(Vec::new());
+    }
+
+    /// The length of the header, and the header.
+    fn before_data(&self) -> &[u8] {
+        let first = self.tensors.first();
+        let end = first.map_or(self.map.bytes().len(), |tensor| tensor.range.start);
+        &self.map.bytes()[..end]
+    }
+
+    /// The name of the file.
+    pub(super) fn file(&self) -> &str {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.unwrap_or_default()
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,9 +135,18 @@ impl Shard {
         &self.map
     }
 
-    /// Whether the data is elsewhere.
-    pub(super) fn is_stand_in(&self) -> bool {
-        self.stand_in
+    /// Whether all of the data is here.
+    pub(super) fn is_whole(&self) -> bool {
+        self.present.is_none()
+    }
+
+    /// Whether the bytes `range` are here.
+    pub(super) fn holds(&self, range: &Range<usize>) -> bool {
+        let holds =
+            |present: &Range<usize>| present.start <= range.start && range.end <= present.end;
+        self.present
+            .as_ref()
+            .is_none_or(|present| present.iter().any(holds))
     }
 
     /// The tensors, in file order.

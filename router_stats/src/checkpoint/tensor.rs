@@ -66,13 +66,19 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// [`Error::NotHere`] if the shard is a stand-in for one elsewhere.
     pub fn data(&self) -> Result<&'a [u8]> {
-        if self.shard.is_stand_in() {
+        let place = self.place();
+        if !self.shard.holds(&place) {
             return Err(Error::NotHere {
                 path: self.file().to_path_buf(),
                 tensor: self.name.to_owned(),
             });
         }
-        Ok(&self.shard.map().bytes()[self.offset..self.offset + self.bytes])
+        Ok(&self.shard.map().bytes()[place])
+    }
+
+    /// Where the elements lie in the shard.
+    pub(super) fn place(&self) -> Range<usize> {
+        self.offset..self.offset + self.bytes
     }
 
     /// Number of elements.

@@ -148,6 +148,18 @@ impl Model {
         &self.checkpoint
     }
 
+    /// The checkpoint, to bring or let go of its shards.
+    ///
+    /// # Errors
+    /// `Structure` if others read it too.
+    pub fn checkpoint_mut(&mut self) -> Result<&mut Checkpoint> {
+        Arc::get_mut(&mut self.checkpoint).ok_or_else(|| Error::Structure {
+            what: "a checkpoint whose shards come and go".to_owned(),
+            expected: "one reader".to_owned(),
+            found: "several".to_owned(),
+        })
+    }
+
     /// Its family.
     pub fn family(&self) -> &'static dyn Family {
         self.family

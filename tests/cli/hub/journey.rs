@@ -17,8 +17,12 @@ const KILLS: usize = 20;
 
 /// The demo model, as the repository `org/name`.
 fn demo() -> BTreeMap<String, Vec<u8>> {
-    let dir = repository("models/demo");
-    let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
+    files("models/demo")
+}
+
+/// The files of a model in this repository.
+pub(super) fn files(model: &str) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs::read_dir(repository(model)).unwrap().map(Result::unwrap);
     entries
         .filter(|entry| entry.path().is_file())
         .map(|entry| {
@@ -29,7 +33,7 @@ fn demo() -> BTreeMap<String, Vec<u8>> {
 }
 
 /// A folder whose runs see `hub` and nothing of this machine's own cache.
-fn beside(hub: &LoopbackHub) -> Workshop {
+pub(super) fn beside(hub: &LoopbackHub) -> Workshop {
     let mut workshop = Workshop::new();
     let home = workshop.arg("hf");
     workshop.set("HF_HOME", home);
@@ -68,7 +72,7 @@ fn pruned(workshop: &Workshop) -> Option<PathBuf> {
     first
 }
 
-fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(super) fn contents(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = fs::read_dir(dir).unwrap().map(Result::unwrap);
     entries
         .map(|entry| {

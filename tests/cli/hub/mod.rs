@@ -6,3 +6,6 @@ mod journey;
 mod push;
 mod pushed;
 mod server;
+mod sharded;
+#[cfg(unix)]
+mod stream;

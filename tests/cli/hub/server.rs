@@ -116,6 +116,11 @@ impl LoopbackHub {
         });
     }
 
+    /// No request goes wrong any more.
+    pub(crate) fn heal(&self) {
+        self.state.faults.lock().unwrap().clear();
+    }
+
     /// Requests so far: `GET /path bytes=5-`.
     pub(crate) fn requests(&self) -> Vec<String> {
         self.state.requests.lock().unwrap().clone()
@@ -320,16 +325,20 @@ impl State {
             bytes.clone_from(other);
         }
         let range = head.header("range").strip_prefix("bytes=");
-        let start = range.and_then(|range| range.split('-').next()?.parse::<usize>().ok());
-        let mut answer = match start.filter(|_| !matches!(fault, Some(Fault::Whole))) {
-            Some(start) if start >= bytes.len() => Answer::new(416, "", ""),
-            Some(start) => {
+        let range = range.and_then(|range| {
+            let (start, last) = range.split_once('-')?;
+            let last = last.parse().unwrap_or(usize::MAX);
+            Some((start.parse::<usize>().ok()?, last))
+        });
+        let mut answer = match range.filter(|_| !matches!(fault, Some(Fault::Whole))) {
+            Some((start, _)) if start >= bytes.len() => Answer::new(416, "", ""),
+            Some((start, last)) => {
+                let last = last.min(bytes.len() - 1);
                 let headers = format!(
-                    "etag: \"{tag}\"\r\ncontent-range: bytes {start}-{}/{}\r\n",
-                    bytes.len() - 1,
+                    "etag: \"{tag}\"\r\ncontent-range: bytes {start}-{last}/{}\r\n",
                     bytes.len()
                 );
-                Answer::new(206, headers, &bytes[start..])
+                Answer::new(206, headers, &bytes[start..=last])
             }
             None => Answer::new(200, format!("etag: \"{tag}\"\r\n"), bytes),
         };
