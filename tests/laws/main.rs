@@ -7,7 +7,7 @@
 mod configs;
 mod cut;
 mod engine;
-mod gguf;
+mod from_gguf;
 mod golden;
 mod identity;
 mod load;
