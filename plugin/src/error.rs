@@ -57,6 +57,14 @@ pub enum Error {
         /// The layout that was asked for.
         asked: String,
     },
+    /// GGUF cannot say what the model is, or llama.cpp would compute another.
+    #[error("{model} cannot be written as GGUF: {reason}")]
+    NotInGguf {
+        /// Name of the model.
+        model: String,
+        /// What the format or llama.cpp lacks.
+        reason: String,
+    },
     /// Fewer experts would be left than the router chooses from.
     #[error(
         "{budget} would leave {left} of {experts} experts, but the model {}",

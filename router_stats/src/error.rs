@@ -239,6 +239,14 @@ pub enum Error {
         /// Checkpoint directory.
         path: PathBuf,
     },
+    /// A tokenizer cannot be said in GGUF, or that of a GGUF file cannot be read.
+    #[error("{}: a tokenizer that llama.cpp's and this build do not have in common: {reason}", path.display())]
+    Untranslated {
+        /// `tokenizer.json`, or the GGUF file.
+        path: PathBuf,
+        /// What there is no counterpart for.
+        reason: String,
+    },
     /// The tokenizer does not load or does not encode.
     #[error("{}: tokenizer: {reason}", path.display())]
     Tokenizer {
@@ -402,6 +410,9 @@ impl Error {
             }
             Self::NoTokenizer { .. } => {
                 "copy tokenizer.json from the original model into the directory"
+            }
+            Self::Untranslated { .. } => {
+                "text would be split into other tokens than the model learnt; `--layout hf` and a converter that knows the tokenizer may do"
             }
             Self::ChatTemplate { .. } => {
                 "chat `messages` need the model's chat template; use lines with `text` instead"

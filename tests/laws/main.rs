@@ -8,6 +8,7 @@ mod configs;
 mod cut;
 mod engine;
 mod from_gguf;
+mod gguf;
 mod golden;
 mod identity;
 mod load;

@@ -19,6 +19,9 @@ impl Error {
             Self::NotRequantised { .. } => {
                 "prune with --layout gguf, which llama.cpp loads, or --layout uqff, which mistral.rs does; for others, prune the model that the file was made of".to_owned()
             }
+            Self::NotInGguf { .. } => {
+                "--layout hf writes what transformers and vLLM read".to_owned()
+            }
             Self::Exposed { .. } => {
                 "put a key into a file and name it with --api-key-file; --no-auth serves everyone who can reach the address".to_owned()
             }

@@ -13,13 +13,13 @@ use std::path::Path;
 use router_stats::calibration::{self, ChatTemplate};
 use router_stats::checkpoint::Checkpoint;
 use router_stats::family::Config;
-use router_stats::gguf::Header;
+use router_stats::gguf::{tokenizer_json, Header};
 use router_stats::Error as StatsError;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{uqff, Cut};
+use super::{uqff, Cut, Layout};
 use crate::Result;
 
 /// Files that are copied if they are there.
@@ -49,19 +49,37 @@ const CONFIG: &str = "config.json";
 /// The model card.
 const CARD: &str = "README.md";
 
+/// Writes to `to` what the layout has beside weights: the configuration and the
+/// companions, or, of a layout whose weights' file has both, texts alone.
+///
+/// # Errors
+/// Those of [`config`], and I/O errors.
+pub(super) fn write(cut: &Cut<'_>, to: &Path) -> Result<()> {
+    if let Layout::Gguf(_) = cut.layout {
+        return match cut.checkpoint.gguf() {
+            None => copy_those(cut.checkpoint.dir(), to, is_text),
+            // What lies beside a GGUF file may be another model's.
+            Some(_) => Ok(()),
+        };
+    }
+    write_json(&to.join(CONFIG), &config(cut)?)?;
+    copy(cut.checkpoint, to)
+}
+
 /// Copies the companions of a checkpoint to `to`. Of a GGUF file they are
 /// written as its metadata says, but for a tokenizer beside it.
 ///
 /// # Errors
 /// I/O errors, and those of reading the tokenizer of a GGUF file.
-pub(super) fn copy(checkpoint: &Checkpoint, to: &Path) -> Result<()> {
+pub fn copy(checkpoint: &Checkpoint, to: &Path) -> Result<()> {
     let Some(header) = checkpoint.gguf() else {
         return copy_files(checkpoint.dir(), to);
     };
     match checkpoint.tokenizer_file() {
         Some(path) => copy_file(&path, &to.join("tokenizer.json"))?,
         None => {
-            let tokenizer = checkpoint.tokenizer()?;
+            let tokenizer = tokenizer_json(&header.metadata);
+            let tokenizer = tokenizer.map_err(|it| it.at(checkpoint.dir()))?;
             write_json(&to.join("tokenizer.json"), &tokenizer)?;
         }
     }
@@ -82,10 +100,14 @@ pub(super) fn copy(checkpoint: &Checkpoint, to: &Path) -> Result<()> {
 }
 
 fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    copy_those(from, to, is_companion)
+}
+
+fn copy_those(from: &Path, to: &Path, wanted: fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(from).map_err(StatsError::io(from))? {
         let entry = entry.map_err(StatsError::io(from))?;
         // Checkpoints in a hub cache are links to blobs, so links are followed.
-        if entry.file_name().to_str().is_some_and(is_companion) && entry.path().is_file() {
+        if entry.file_name().to_str().is_some_and(wanted) && entry.path().is_file() {
             copy_file(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
@@ -134,14 +156,6 @@ fn directory_hash(dir: &Path) -> Result<String> {
         }
     }
     Ok(crate::cache::hex(&hash.finalize()))
-}
-
-/// Writes [`config`].
-///
-/// # Errors
-/// Those of [`config`], and I/O errors.
-pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
-    write_json(&to.join(CONFIG), &config(cut)?)
 }
 
 /// `config.json` for what stays, as the reader of the layout needs it.
@@ -205,9 +219,10 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 fn is_companion(name: &str) -> bool {
-    if NAMES.contains(&name) {
-        return true;
-    }
+    NAMES.contains(&name) || is_text(name)
+}
+
+fn is_text(name: &str) -> bool {
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
     // A number is part of the name: LICENSE-2.0.
     let text = matches!(&*ending.to_ascii_lowercase(), "md" | "txt")

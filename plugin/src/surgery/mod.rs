@@ -7,6 +7,7 @@
 //! pairs      \
 //! values      } what the engine needs stored otherwise, to compute the same
 //! bias       /
+//! gguf       the same tensors in one file for llama.cpp
 //! uqff       the same tensors as the engine's own format, with counts that differ by layer
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
@@ -21,8 +22,9 @@
 //! sixteen bits afterwards, and in [`Layout::Hf`]
 //! [`Keep::all`](router_stats::family::Keep::all) reproduces every tensor. The
 //! engine's copy may have rows in another order, zeros between them and a
-//! router bias that is raised as a whole; [`Layout::Uqff`] alone computes, since
-//! the engine reads its numbers as they are. Surgery does not choose what goes
+//! router bias that is raised as a whole; [`Layout::Uqff`] and
+//! [`Layout::Gguf`] alone compute, since numbers may be asked for that the
+//! source does not have. Surgery does not choose what goes
 //! (see [`crate::plan`]).
 
 mod bias;
@@ -33,6 +35,7 @@ mod directory;
 #[cfg(test)]
 mod fixture;
 mod fp8;
+mod gguf;
 mod held;
 mod layout;
 mod pairs;
@@ -53,7 +56,7 @@ use router_stats::family::{Family, Keep, Topology};
 use router_stats::progress::Progress;
 
 pub use card::CardFacts;
-pub use companion::companions_hash;
+pub use companion::{companions_hash, copy as write_companions};
 pub(crate) use directory::Kept;
 pub use held::Held;
 pub use layout::Layout;
@@ -203,6 +206,10 @@ pub fn check_counts(
             Cut::new(checkpoint, family, topology, plan.keep(), layout).check_numbers()?;
             plan.expect_even()
         }
+        Layout::Gguf(_) => {
+            plan.expect_even()?;
+            gguf::check(&Cut::new(checkpoint, family, topology, plan.keep(), layout))
+        }
         Layout::Uqff(_) => {
             let cut = Cut::new(checkpoint, family, topology, plan.keep(), layout);
             cut.check_served()?;
@@ -326,7 +333,9 @@ impl<'a> Cut<'a> {
     fn check_numbers(&self) -> Result<()> {
         let same = match self.layout {
             Layout::Hf | Layout::Engine => false,
-            Layout::Uqff(uqff) => uqff.weights == UqffWeights::Float,
+            Layout::Uqff(Uqff { weights, .. }) | Layout::Gguf(weights) => {
+                weights == UqffWeights::Float
+            }
         };
         if self.checkpoint.gguf().is_none() || same {
             return Ok(());
@@ -334,7 +343,9 @@ impl<'a> Cut<'a> {
         Err(Error::NotRequantised {
             model: self.checkpoint.name(),
             asked: match self.layout {
-                Layout::Uqff(uqff) => format!("uqff of {}", uqff.weights.name()),
+                Layout::Uqff(Uqff { weights, .. }) | Layout::Gguf(weights) => {
+                    format!("{} of {}", self.layout, weights.name())
+                }
                 other => other.to_string(),
             },
         })
@@ -343,6 +354,9 @@ impl<'a> Cut<'a> {
     /// Fails if the engine would not take the result and it is written for it.
     fn check_served(&self) -> Result<()> {
         self.check_numbers()?;
+        if let Layout::Gguf(_) = self.layout {
+            return gguf::check(self);
+        }
         let cpu = matches!(self.layout, Layout::Uqff(uqff) if uqff.device == UqffDevice::Cpu);
         if !self.layout.is_for_engine() {
             return Ok(());
@@ -361,7 +375,7 @@ impl<'a> Cut<'a> {
     fn stacks_experts(&self) -> bool {
         match self.layout {
             Layout::Hf => self.family.stacks_experts(),
-            Layout::Uqff(_) => false,
+            Layout::Gguf(_) | Layout::Uqff(_) => false,
             Layout::Engine => self
                 .family
                 .serving(self.topology)
@@ -384,8 +398,7 @@ fn write_directory(
     let summary = Summary::of(&shards);
     let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
     write::weights(cut, &shards, partial.path(), progress)?;
-    companion::write_config(cut, partial.path())?;
-    companion::copy(cut.checkpoint, partial.path())?;
+    companion::write(cut, partial.path())?;
     record(partial.path())?;
     partial.finish()?;
     Ok(summary)
@@ -398,6 +411,7 @@ fn shards(cut: &Cut<'_>, options: &SurgeryOptions) -> Result<Vec<Shard>> {
         Layout::Hf | Layout::Engine => {
             shard::partition(layout::outputs(cut)?, options.max_shard_bytes)
         }
+        Layout::Gguf(weights) => Ok(vec![gguf::file(cut, weights)?]),
         Layout::Uqff(uqff) => {
             let files = uqff::files(cut, uqff)?;
             let residual = |_, _| uqff::RESIDUAL.to_owned();

@@ -195,8 +195,7 @@ impl<'a> Streamed<'a> {
     pub(crate) fn finish(&self, checkpoint: &Checkpoint, directory: &Path) -> Result<()> {
         let cut = self.cut(checkpoint);
         write::index(&cut, &self.shards, directory)?;
-        companion::write_config(&cut, directory)?;
-        companion::copy(checkpoint, directory)?;
+        companion::write(&cut, directory)?;
         say(checkpoint, self.plan, directory, self.options)
     }
 
@@ -278,10 +277,21 @@ fn read(cut: &Cut<'_>, output: &Output, tensors: &mut Vec<String>) -> Result<()>
                 read(cut, part, tensors)?;
             }
         }
+        Source::Packed(packed) => {
+            for part in &packed.parts {
+                read(cut, part, tensors)?;
+            }
+        }
         Source::Matrix {
             layer,
             expert,
             projection,
+        }
+        | Source::Numbers {
+            layer,
+            expert,
+            projection,
+            ..
         } => experts(cut, *layer, &[*expert], &[*projection], tensors)?,
         Source::StackGateUp { layer, experts: of } => {
             let projections = [Projection::Gate, Projection::Up];
@@ -309,15 +319,21 @@ fn experts(
     let hidden = cut.topology.hidden;
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, hidden)?;
     for &projection in projections {
-        if reader.layout() == checkpoint::Layout::PerExpert {
-            let named = experts.iter();
-            tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
-        } else {
-            let stacked = match projection {
-                Projection::Gate | Projection::Up => names.stacked_gate_up,
-                Projection::Down => names.stacked_down,
-            };
-            tensors.push(names.in_block(layer, stacked));
+        match reader.layout() {
+            checkpoint::Layout::PerExpert => {
+                let named = experts.iter();
+                tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
+            }
+            checkpoint::Layout::Stacks => {
+                tensors.push(names.in_block(layer, &names.stack(projection)));
+            }
+            checkpoint::Layout::Stacked { .. } => {
+                let stacked = match projection {
+                    Projection::Gate | Projection::Up => names.stacked_gate_up,
+                    Projection::Down => names.stacked_down,
+                };
+                tensors.push(names.in_block(layer, stacked));
+            }
         }
     }
     Ok(())

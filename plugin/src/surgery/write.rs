@@ -3,7 +3,7 @@
 //! All shards one after the other, or, where the source comes in pieces (see
 //! [`super::streamed`]), whatever its pieces suffice for.
 //!
-//! At most one expert's matrices are in memory, or, for UQFF, one matrix, of
+//! At most one expert's matrices are in memory, or, for UQFF and GGUF, one matrix, of
 //! which the head is the largest: copies go from the mapping to the file in
 //! pieces, and mapped pages are released once written. Does not decide what is
 //! written (see [`super::layout`]) or where (see [`super::shard`]).
@@ -19,6 +19,7 @@ use router_stats::progress::{Progress, Update};
 use router_stats::Error as StatsError;
 use safetensors::Dtype;
 
+use super::gguf::Packed;
 use super::layout::{Output, Source, Widened};
 use super::shard::{self, Shard};
 use super::uqff::encode::{self, Form};
@@ -255,6 +256,7 @@ impl<'a> Reader<'a> {
             }
             Source::Widened(widened) => widen(&self.collect(&widened.inner)?, widened, sink),
             Source::Artifact(artifact) => self.artifact(artifact, sink),
+            Source::Packed(packed) => self.packed(packed, sink),
             &Source::Matrix {
                 layer,
                 expert,
@@ -317,6 +319,19 @@ impl<'a> Reader<'a> {
         let (prefix, form) = encode::bias_prefix(artifact, &bias.shape);
         sink.data(&prefix)?;
         sink.data(&form.encode(&self.collect(bias)?, bias.dtype)?)
+    }
+
+    fn packed(&mut self, packed: &Packed, sink: &mut dyn Take) -> Result<()> {
+        for part in &packed.parts {
+            match packed.form {
+                Some(form) if form != Form::Float(part.dtype) => {
+                    let data = self.collect(part)?;
+                    convert(&data, part.dtype, packed.width, form, sink)?;
+                }
+                _ => self.write(part, sink)?,
+            }
+        }
+        sink.data(&vec![0; packed.padding])
     }
 
     /// For each expert, its matrices [R, C] transposed and side by side:
