@@ -54,7 +54,7 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::companions_hash;
-pub(crate) use directory::Kept;
+pub(crate) use directory::{Kept, Sibling};
 pub use held::Held;
 pub use layout::Layout;
 pub use served::refusal;
