@@ -228,12 +228,15 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
 
 /// Prunes a model that is never here whole.
 fn stream(args: &Args, given: Given<'_>, console: &Console) -> anyhow::Result<()> {
-    let layout = args.settled(&plan::read(&args.plan)?, given)?;
+    let plan = plan::read(&args.plan)?;
+    let layout = args.settled(&plan, given)?;
     let source = args.model.source();
     let listed = source.listed("--stream-prune", console)?;
     let request = stream::Request {
-        plan: &args.plan,
+        plan,
+        label: args.plan.display().to_string(),
         out: &args.output,
+        root: None,
         options: SurgeryOptions {
             layout,
             force: args.force,

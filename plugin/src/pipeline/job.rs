@@ -1,5 +1,7 @@
 //! All the steps behind one call: what `serve` does before it listens.
 
+mod streamed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +59,9 @@ pub struct Job {
     /// Tokens of the longest sequence that the engine is to take; none for what
     /// the model was made for.
     pub max_seq_len: Option<usize>,
+    /// Whether shards of a model on the hub come one by one and go, so that it is
+    /// never here whole.
+    pub stream: bool,
     /// Where computations run.
     pub device: Device,
     /// Where intermediate files are kept.
@@ -85,6 +90,22 @@ pub struct Outcome {
     pub stacked: bool,
     /// What the engine computes otherwise than the model.
     pub caveat: Option<&'static str>,
+}
+
+impl Outcome {
+    /// Of what `plan` leaves of `model`, without a place.
+    fn planned(model: &Model, plan: &ValidPlan, layout: Layout, images: bool) -> Self {
+        Self {
+            dir: PathBuf::new(),
+            before: plan.plan().before.clone(),
+            plan: Some(plan.plan().clone()),
+            report: None,
+            images,
+            uqff: layout.uqff(),
+            stacked: layout == Layout::Engine && stacked(model),
+            caveat: caveat(model),
+        }
+    }
 }
 
 impl Job {
@@ -138,6 +159,9 @@ impl Job {
     /// # Errors
     /// Those of every step; what is finished is kept for the next time.
     pub fn run(&self) -> Result<Outcome> {
+        if self.stream {
+            return self.streamed();
+        }
         let (cache, reporter) = (&self.cache, &*self.reporter);
         let model = self.source.open(&self.device, cache, reporter)?;
         let images = self.served(&model)?;
@@ -199,13 +223,8 @@ impl Job {
         let dir = super::write(&model, &plan, layout, card, cache, reporter)?;
         Ok(Outcome {
             dir: self.limited(dir, longest)?,
-            before: plan.plan().before.clone(),
-            plan: Some(plan.plan().clone()),
             report,
-            images,
-            uqff: layout.uqff(),
-            stacked: layout == Layout::Engine && stacked(&model),
-            caveat: caveat(&model),
+            ..Outcome::planned(&model, &plan, layout, images)
         })
     }
 
@@ -430,6 +449,7 @@ mod tests {
             evaluation: None,
             uneven_weights: None,
             max_seq_len: None,
+            stream: false,
             device: Device::Cpu,
             cache: Cache::new("unused"),
             reporter: Arc::new(Silent),

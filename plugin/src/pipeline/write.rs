@@ -25,6 +25,33 @@ pub fn write(
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf> {
+    let make = |out: &Path, options: &SurgeryOptions| {
+        let (checkpoint, family) = (model.checkpoint(), model.family());
+        surgery::prune(
+            checkpoint,
+            family,
+            model.topology(),
+            plan,
+            out,
+            options,
+            reporter,
+        )
+    };
+    write_by(model, plan, (layout, card), cache, reporter, make)
+}
+
+/// As [`write`], where `make` writes a checkpoint that is not in the cache.
+///
+/// # Errors
+/// Those of [`write`] and of `make`.
+pub(super) fn write_by(
+    model: &Model,
+    plan: &ValidPlan,
+    (layout, card): (Layout, CardFacts),
+    cache: &Cache,
+    reporter: &dyn Reporter,
+    make: impl FnOnce(&Path, &SurgeryOptions) -> Result<surgery::Summary>,
+) -> Result<PathBuf> {
     let key = Key::new("checkpoint")
         .with_json(plan.plan())?
         .with(&model.companions)
@@ -41,17 +68,7 @@ pub fn write(
         card,
         ..SurgeryOptions::default()
     };
-    let out = cached(&key, &name, cache, reporter, |out| {
-        surgery::prune(
-            model.checkpoint(),
-            model.family(),
-            model.topology(),
-            plan,
-            out,
-            &options,
-            reporter,
-        )
-    })?;
+    let out = cached(&key, &name, cache, reporter, |out| make(out, &options))?;
     if options.card.report.is_some() && options.card.report != loss(&out) {
         let _lock = cache.lock(&key, reporter)?;
         surgery::record(

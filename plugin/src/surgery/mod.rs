@@ -57,7 +57,7 @@ use router_stats::progress::Progress;
 
 pub use card::CardFacts;
 pub use companion::{companions_hash, copy as write_companions};
-pub(crate) use directory::Kept;
+pub(crate) use directory::{Kept, Sibling};
 pub use held::Held;
 pub use layout::Layout;
 pub use served::refusal;

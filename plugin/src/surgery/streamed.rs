@@ -115,6 +115,14 @@ impl<'a> Streamed<'a> {
         Ok(key.finish())
     }
 
+    /// Whether the shard of the source called `file` is read again once `done`
+    /// steps are taken, or is the next to come.
+    pub(crate) fn keeps(&self, done: usize, file: &str) -> bool {
+        let comes = self.steps.iter().position(|step| step.file == file);
+        let goes = self.steps.iter().position(|step| step.frees.contains(file));
+        comes.is_some_and(|at| at <= done) && goes.is_some_and(|at| at >= done)
+    }
+
     /// What the result has.
     pub(crate) fn summary(&self) -> Summary {
         Summary::of(&self.shards)
