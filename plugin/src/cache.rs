@@ -13,6 +13,7 @@
 //! <root>/evals/<key>.json          evaluation reports
 //! <root>/searches/<key>.jsonl      candidates that searches measured
 //! <root>/overheads/<key>.json      memory of the engine without a model
+//! <root>/streams/<key>/            headers of a model on the hub, and shards that are used
 //! <root>/limited/<key>/<name>/     links to a checkpoint, for shorter sequences
 //! <root>/checkpoints/<key>/<name>/ pruned checkpoints
 //! <root>/locks/<key>.lock          advisory locks
@@ -93,6 +94,11 @@ impl Cache {
     /// Path of the candidates that searches measured.
     pub fn search(&self, key: &str) -> PathBuf {
         self.root.join("searches").join(format!("{key}.jsonl"))
+    }
+
+    /// Folder in which shards of a model come and go.
+    pub fn stream(&self, key: &str) -> PathBuf {
+        self.root.join("streams").join(key)
     }
 
     /// Directory of a pruned checkpoint, called `name`.

@@ -1,8 +1,9 @@
 //! `calibrate`: text → a statistics file.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use router_stats::calibration::{self, CalibrateOptions, Corpus};
+use router_stats::calibration::{self, CalibrateOptions, Corpus, Sequences};
 use router_stats::stats::Stats;
 use serde_json::json;
 
@@ -10,9 +11,12 @@ use super::args::{surroundings, BudgetArgs, CalibrationArgs, ModelArgs};
 use super::given::Given;
 use super::progress::Console;
 use super::{output, Global};
+use crate::cache::Cache;
 use crate::format;
 use crate::pipeline::{self, Chunks, Model, Reporter, Settled, UntilStable, HELD_OUT};
 use crate::plan::{self, PlanOptions};
+use crate::stream::Remote;
+use crate::surgery::Sibling;
 use crate::Error;
 
 /// Mean Jaccard index at which `--until-stable` stops: with more text, nearly
@@ -74,6 +78,16 @@ pub(super) struct Args {
     #[arg(long, default_value_t = STABILITY, value_name = "INDEX", value_parser = parse_index, requires = "until_stable", help_heading = "Stability")]
     stability: f64,
 
+    /// Bring the shards of a model on the hub as its layers are run, and let them
+    /// go: the disk holds few shards and the state. Each comes once
+    #[arg(
+        long,
+        requires = "model_id",
+        conflicts_with = "until_stable",
+        help_heading = "Calibration"
+    )]
+    stream_calibrate: bool,
+
     #[command(flatten)]
     budget: BudgetArgs,
 
@@ -91,6 +105,11 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     given.refuse_unless(args.until_stable, &DECISION, "--until-stable")?;
     let decision = args.budget.decision(args.seed)?;
     let (cache, console) = surroundings(global)?;
+    if args.stream_calibrate {
+        let started = Instant::now();
+        let stats = streamed(args, &cache, &console)?;
+        return tell(args, &stats, started, &console);
+    }
     let model = args.model.open(&cache, &console)?;
     if args.until_stable {
         // Budgets that the model cannot meet are refused before it is run.
@@ -98,15 +117,10 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         plan::check(&decision, model.topology())?;
         plan::check_target(&decision, checkpoint, family, model.topology())?;
     }
-    let sources = &args.calibration.calibration;
-    let corpus = if sources.is_empty() {
-        pipeline::bundled_calibration(&model, &cache, &console)?
-    } else {
-        pipeline::read(sources, &model)?.split(args.held_out).0
-    };
+    let corpus = corpus(args, &model, &cache, &console)?;
     // The state lies beside the output, so its folder must be there first.
     crate::cache::make_parent(&args.output)?;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let stats = if args.until_stable {
         let limit = given.has("--calibration-tokens");
         let limit = limit.then_some(args.calibration.calibration_tokens);
@@ -114,6 +128,20 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     } else {
         once(args, &model, &corpus, &console)?
     };
+    tell(args, &stats, started, &console)
+}
+
+/// The text to calibrate with.
+fn corpus(args: &Args, model: &Model, cache: &Cache, console: &Console) -> crate::Result<Corpus> {
+    let sources = &args.calibration.calibration;
+    if sources.is_empty() {
+        return pipeline::bundled_calibration(model, cache, console);
+    }
+    Ok(pipeline::read(sources, model)?.split(args.held_out).0)
+}
+
+/// Says what was made since `started`.
+fn tell(args: &Args, stats: &Stats, started: Instant, console: &Console) -> anyhow::Result<()> {
     let took = started.elapsed();
     let tokens: u64 = stats
         .provenance
@@ -145,18 +173,58 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
 
 /// Calibrates with all tokens and writes the statistics.
 fn once(args: &Args, model: &Model, corpus: &Corpus, console: &Console) -> anyhow::Result<Stats> {
+    let (sequences, options) = prepared(args, model, corpus)?;
+    let stats = calibration::calibrate(&model.forward, &sequences, &options, console)?;
+    finished(args, stats)
+}
+
+/// As [`once`], of a model that is never here whole. Its shards come and go in a
+/// hidden sibling of the output.
+fn streamed(args: &Args, cache: &Cache, console: &Console) -> anyhow::Result<Stats> {
+    let source = args.model.source();
+    let listed = source.listed("--stream-calibrate", console)?;
+    let sibling = Sibling::open(&args.output)?;
+    let root = sibling.path().join(listed.key());
+    if !root.exists() {
+        // What is there is of another commit.
+        sibling.empty()?;
+    }
+    let device = args.model.device()?;
+    let mut remote = Remote::open(&listed, &root, source.name(), &device, console)?;
+    let corpus = corpus(args, remote.model(), cache, console)?;
+    let (sequences, options) = prepared(args, remote.model(), &corpus)?;
+    let stats = remote.calibrate(&sequences, &options, console)?;
+    let stats = finished(args, stats)?;
+    sibling.discard()?;
+    console.hint(&format!(
+        "`plan {} -m {} --stream-plan` needs no weights; `prune --stream-prune` by its plan brings all shards once more",
+        args.output.display(),
+        source.hub_id().unwrap_or_default()
+    ));
+    Ok(stats)
+}
+
+/// What is run, and how.
+fn prepared(
+    args: &Args,
+    model: &Model,
+    corpus: &Corpus,
+) -> crate::Result<(Sequences, CalibrateOptions)> {
     let settings = args.calibration.options(args.seed);
     let sequences = pipeline::sequences(corpus, model, &settings.pack())?;
-    let state = beside(&args.output, "partial");
     let options = CalibrateOptions {
         batch_tokens: settings.batch_tokens,
-        state: Some(state.clone()),
+        state: Some(beside(&args.output, "partial")),
         spill: settings.spill,
         shard: args.shard.unwrap_or([0, 1]),
     };
-    let stats = calibration::calibrate(&model.forward, &sequences, &options, console)?;
+    Ok((sequences, options))
+}
+
+/// Writes the statistics, after which their state is of no use.
+fn finished(args: &Args, stats: Stats) -> anyhow::Result<Stats> {
     stats.write(&args.output)?;
-    calibration::remove_state(&state)?;
+    calibration::remove_state(&beside(&args.output, "partial"))?;
     Ok(stats)
 }
 

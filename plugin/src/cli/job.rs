@@ -33,6 +33,7 @@ pub(super) fn unmeasured(
         // The engine knows.
         uneven_weights: None,
         max_seq_len: None,
+        stream: false,
         device,
         cache,
         reporter,

@@ -22,6 +22,7 @@ use crate::pipeline::{
     self, plan_name, EvaluationOptions, Grounds, LossLimit, Model, Reporter, SearchOn,
 };
 use crate::plan::{self, ExpertBudget, Method, Plan, PlanOptions, ValidPlan};
+use crate::stream::Remote;
 use crate::Error;
 
 /// Arguments of `plan`.
@@ -72,6 +73,10 @@ pub(super) struct Args {
     /// `[NAME=]FILE[:WEIGHT]` [default: the bundled mix]
     #[arg(long, value_name = "[NAME=]FILE[:WEIGHT]", value_parser = parse_source, help_heading = "Search")]
     calibration: Vec<Source>,
+
+    /// Plan for a model on the hub by its names and shapes, without its weights
+    #[arg(long, requires = "model_id", conflicts_with_all = ["max_loss", "search", "fit"])]
+    stream_plan: bool,
 
     /// Weight of a domain in the mixture, in place of the one it was
     /// calibrated with; repeat it for more domains
@@ -131,7 +136,10 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         .into());
     }
     let (cache, console) = surroundings(global)?;
-    let model = args.model.open(&cache, &console)?;
+    let model = match args.stream_plan {
+        true => elsewhere(args, &Stats::read(stats)?, &cache, &console)?,
+        false => args.model.open(&cache, &console)?,
+    };
     let mut options = args.budget.options(args.seed);
     let sequences = sequences(model.forward.device(), args.max_seqs, args.budget.few())?;
     options.fit = args.budget.memory(sequences, args.max_seq_len);
@@ -208,6 +216,18 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         return single(args, &planner.plan()?, &console);
     }
     family(args, &planner.nested(&budgets)?, &console)
+}
+
+/// The model that `stats` were made with, without its weights.
+fn elsewhere(args: &Args, stats: &Stats, cache: &Cache, console: &Console) -> crate::Result<Model> {
+    let source = args.model.source();
+    let listed = source.listed("--stream-plan", console)?;
+    let _lock = cache.lock(&listed.key(), console)?;
+    let root = cache.stream(&listed.key());
+    let device = args.model.device()?;
+    let mut remote = Remote::open(&listed, &root, source.name(), &device, console)?;
+    remote.claim_of(stats)?;
+    Ok(remote.model().clone())
 }
 
 /// The text that the statistics were made with.

@@ -145,7 +145,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     // Without a layout the plan may say which.
     let is_uqff = matches!(args.layout, None | Some(LayoutArg::Uqff));
     given.refuse_unless(is_uqff, &UQFF, "--layout uqff")?;
-    let is_gguf = matches!(args.layout, Some(LayoutArg::Gguf));
+    let is_gguf = matches!(args.layout, None | Some(LayoutArg::Gguf));
     given.refuse_unless(is_gguf, &["--gguf-weights"], "--layout gguf")?;
     let (cache, console) = surroundings(global)?;
     if args.stream_prune {
@@ -228,12 +228,15 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
 
 /// Prunes a model that is never here whole.
 fn stream(args: &Args, given: Given<'_>, console: &Console) -> anyhow::Result<()> {
-    let layout = args.settled(&plan::read(&args.plan)?, given)?;
+    let plan = plan::read(&args.plan)?;
+    let layout = args.settled(&plan, given)?;
     let source = args.model.source();
     let listed = source.listed("--stream-prune", console)?;
     let request = stream::Request {
-        plan: &args.plan,
+        plan,
+        label: args.plan.display().to_string(),
         out: &args.output,
+        root: None,
         options: SurgeryOptions {
             layout,
             force: args.force,

@@ -49,6 +49,12 @@ pub(super) struct Args {
     #[command(flatten)]
     variants: VariantArgs,
 
+    /// Prune each shard of a model on the hub as it comes, and let it go: the
+    /// disk never holds the model. Without --plan all shards come twice, first to
+    /// calibrate. The loss is not measured
+    #[arg(long, requires = "model_id", conflicts_with_all = ["variant", "learn_from_traffic", "eval_tokens", "max_loss"], help_heading = "Pruning")]
+    stream_prune: bool,
+
     /// Do not measure the loss
     #[arg(long, help_heading = "Evaluation", conflicts_with_all = ["eval_tokens", "max_loss"])]
     no_eval: bool,
@@ -78,8 +84,8 @@ pub(super) struct Args {
 impl Args {
     /// Advice after an interruption where it may have come while searching.
     pub(super) fn interrupted(&self) -> Option<&'static str> {
-        let searches = self.budget.search.asks();
-        searches.then_some("what is finished is kept; the same command continues")
+        let keeps = self.budget.search.asks() || self.stream_prune;
+        keeps.then_some("what is finished is kept; the same command continues")
     }
 }
 
@@ -123,7 +129,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         change,
         texts: args.calibration.calibration.clone(),
         calibration: args.calibration.options(args.seed),
-        evaluation: (!args.no_eval).then(|| EvaluationOptions {
+        evaluation: (!args.no_eval && !args.stream_prune).then(|| EvaluationOptions {
             tokens: args.evaluation.eval_tokens,
             seq_len: args.calibration.seq_len,
             seed: args.seed,
@@ -136,6 +142,7 @@ pub(super) fn execute(args: Args, given: Given<'_>, global: &Global) -> anyhow::
         // The server knows.
         uneven_weights: None,
         max_seq_len: args.engine.max_seq_len.or(fitted.map(|it| it.tokens)),
+        stream: args.stream_prune,
         device,
         cache,
         reporter: console.clone(),
@@ -223,7 +230,8 @@ fn check(args: &Args, given: Given<'_>) -> crate::Result<()> {
     }
     let makes = makes(args);
     let changes = makes || args.plan.is_some() || args.variants.changes();
-    let measures = changes && !args.no_eval;
+    let measures = changes && !args.no_eval && !args.stream_prune;
+    given.refuse_unless(changes, &["--stream-prune"], &budget_flags(&["--plan"]))?;
     given.refuse_unless(
         makes,
         &["--calibration-tokens", "--spill"],

@@ -100,6 +100,12 @@ impl Listed {
         &self.listing.commit
     }
 
+    /// Names what is kept of it between runs.
+    pub fn key(&self) -> String {
+        let key = Key::new("hub").with(&self.id);
+        key.with(&self.listing.commit).finish()
+    }
+
     /// Downloads the small files to `root`, and for every shard that is not
     /// there a header.
     ///

@@ -1,5 +1,7 @@
 //! All the steps behind one call: what `serve` does before it listens.
 
+mod streamed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -57,6 +59,9 @@ pub struct Job {
     /// Tokens of the longest sequence that the engine is to take; none for what
     /// the model was made for.
     pub max_seq_len: Option<usize>,
+    /// Whether shards of a model on the hub come one by one and go, so that it is
+    /// never here whole.
+    pub stream: bool,
     /// Where computations run.
     pub device: Device,
     /// Where intermediate files are kept.
@@ -85,6 +90,22 @@ pub struct Outcome {
     pub stacked: bool,
     /// What the engine computes otherwise than the model.
     pub caveat: Option<&'static str>,
+}
+
+impl Outcome {
+    /// Of what `plan` leaves of `model`, without a place.
+    fn planned(model: &Model, plan: &ValidPlan, layout: Layout, images: bool) -> Self {
+        Self {
+            dir: PathBuf::new(),
+            before: plan.plan().before.clone(),
+            plan: Some(plan.plan().clone()),
+            report: None,
+            images,
+            uqff: layout.uqff(),
+            stacked: layout == Layout::Engine && stacked(model),
+            caveat: caveat(model),
+        }
+    }
 }
 
 impl Job {
@@ -138,6 +159,9 @@ impl Job {
     /// # Errors
     /// Those of every step; what is finished is kept for the next time.
     pub fn run(&self) -> Result<Outcome> {
+        if self.stream {
+            return self.streamed();
+        }
         let (cache, reporter) = (&self.cache, &*self.reporter);
         let model = self.source.open(&self.device, cache, reporter)?;
         let images = self.served(&model)?;
@@ -199,16 +223,8 @@ impl Job {
         let dir = super::write(&model, &plan, layout, card, cache, reporter)?;
         Ok(Outcome {
             dir: self.limited(dir, longest)?,
-            before: plan.plan().before.clone(),
-            plan: Some(plan.plan().clone()),
             report,
-            images,
-            uqff: match layout {
-                Layout::Uqff(uqff) => Some(uqff),
-                Layout::Engine | Layout::Hf | Layout::Gguf(_) => None,
-            },
-            stacked: layout == Layout::Engine && stacked(&model),
-            caveat: caveat(&model),
+            ..Outcome::planned(&model, &plan, layout, images)
         })
     }
 
@@ -268,7 +284,9 @@ impl Job {
     fn layout(&self, model: &Model, plan: &ValidPlan) -> Result<Layout> {
         let (keep, topology) = (plan.keep(), model.topology());
         let device = model.uqff_device();
-        let layout = if let Some(weights) = plan.plan().weights {
+        let layout = if model.checkpoint().gguf().is_some() && plan.plan().weights.is_none() {
+            self.blocks(model)?
+        } else if let Some(weights) = plan.plan().weights {
             if self.uneven_weights != Some(UqffWeights::Float) {
                 return Err(Error::Option {
                     option: "--isq",
@@ -298,12 +316,38 @@ impl Job {
         Ok(layout)
     }
 
+    /// How the engine reads a GGUF model: as UQFF, whose blocks are the same.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if they are to be quantised again.
+    fn blocks(&self, model: &Model) -> Result<Layout> {
+        if self.uneven_weights != Some(UqffWeights::Float) {
+            return Err(Error::Option {
+                option: "--isq",
+                expected: "none, as the blocks of a GGUF file are served as they are".to_owned(),
+                found: "one".to_owned(),
+            });
+        }
+        Ok(Layout::Uqff(Uqff {
+            weights: UqffWeights::Float,
+            device: model.uqff_device(),
+        }))
+    }
+
     /// The model as it is, in a layout that the engine reads. A directory that
     /// was pruned before says how, and what that cost.
     fn unchanged(&self, model: &Model, images: bool, longest: Option<usize>) -> Result<Outcome> {
-        let dir = model.checkpoint().dir();
-        let served = if super::needs_relayout(model)? {
-            super::relayout(model, &self.cache, &*self.reporter)?
+        let (cache, reporter) = (&self.cache, &*self.reporter);
+        let mut dir = model.checkpoint().dir();
+        let is_gguf = model.checkpoint().gguf().is_some();
+        let layout = if is_gguf {
+            dir = dir.parent().unwrap_or(dir);
+            self.blocks(model)?
+        } else {
+            Layout::Engine
+        };
+        let served = if is_gguf || super::needs_relayout(model)? {
+            super::relayout(model, layout, cache, reporter)?
         } else {
             dir.to_path_buf()
         };
@@ -313,8 +357,8 @@ impl Job {
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
             images,
-            uqff: None,
-            stacked: stacked(model),
+            uqff: layout.uqff(),
+            stacked: !is_gguf && stacked(model),
             caveat: caveat(model),
         })
     }
@@ -405,6 +449,7 @@ mod tests {
             evaluation: None,
             uneven_weights: None,
             max_seq_len: None,
+            stream: false,
             device: Device::Cpu,
             cache: Cache::new("unused"),
             reporter: Arc::new(Silent),

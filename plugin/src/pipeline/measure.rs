@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use router_stats::calibration::{calibrate, remove_state, CalibrateOptions, Corpus, PackOptions};
+use router_stats::calibration::{
+    calibrate, remove_state, CalibrateOptions, Corpus, PackOptions, Sequences,
+};
 use router_stats::stats::Stats;
 
 use super::{texts, Model, Reporter, CACHED};
@@ -79,9 +81,35 @@ pub fn measure(
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<Measured> {
+    let run = |model: &mut &Model, sequences: &Sequences, options: &CalibrateOptions| {
+        Ok(calibrate(&model.forward, sequences, options, reporter)?)
+    };
+    measure_by(
+        &mut { model },
+        |it| it,
+        run,
+        (corpus, options),
+        cache,
+        reporter,
+    )
+}
+
+/// As [`measure`], of what has a model and says how it is calibrated.
+///
+/// # Errors
+/// Those of [`measure`] and of `run`.
+pub(super) fn measure_by<S>(
+    source: &mut S,
+    model: impl Fn(&S) -> &Model,
+    run: impl FnOnce(&mut S, &Sequences, &CalibrateOptions) -> Result<Stats>,
+    (corpus, options): (&Corpus, &Calibration),
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) -> Result<Measured> {
+    let of = model(source);
     let key = Key::new("stats")
-        .with(&model.fingerprint)
-        .with(&model.companions)
+        .with(&of.fingerprint)
+        .with(&of.companions)
         .with(&corpus.hash())
         .with(&format!(
             "{} {} {}",
@@ -107,19 +135,15 @@ pub fn measure(
         }
     }
     cache::make_parent(&measured.path)?;
-    let sequences = texts::sequences(corpus, model, &options.pack())?;
+    let sequences = texts::sequences(corpus, of, &options.pack())?;
     let started = std::time::Instant::now();
-    let stats = calibrate(
-        &model.forward,
-        &sequences,
-        &CalibrateOptions {
-            batch_tokens: options.batch_tokens,
-            state: Some(state.clone()),
-            spill: options.spill,
-            shard: [0, 1],
-        },
-        reporter,
-    )?;
+    let how = CalibrateOptions {
+        batch_tokens: options.batch_tokens,
+        state: Some(state.clone()),
+        spill: options.spill,
+        shard: [0, 1],
+    };
+    let stats = run(source, &sequences, &how)?;
     stats.write(&measured.path)?;
     remove_state(&state)?;
     let tokens = sequences.tokens.len() as u64;

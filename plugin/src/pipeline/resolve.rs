@@ -164,13 +164,21 @@ impl Model {
     /// # Errors
     /// Those of opening a checkpoint.
     pub fn open(dir: &Path, name: String, device: &Device) -> Result<Self> {
-        let checkpoint = Arc::new(Checkpoint::open(dir)?);
+        Self::of(Checkpoint::open(dir)?, name, device)
+    }
+
+    /// An open checkpoint, whose fingerprint may be claimed.
+    ///
+    /// # Errors
+    /// Those of opening a checkpoint.
+    pub fn of(checkpoint: Checkpoint, name: String, device: &Device) -> Result<Self> {
         let fingerprint = checkpoint.fingerprint()?;
-        let forward = router_stats::forward::Model::open(checkpoint, device)?;
+        let companions = surgery::companions_hash(&checkpoint)?;
+        let forward = router_stats::forward::Model::open(Arc::new(checkpoint), device)?;
         Ok(Self {
             name,
             fingerprint,
-            companions: surgery::companions_hash(forward.checkpoint())?,
+            companions,
             forward,
         })
     }

@@ -94,6 +94,7 @@ fn job(model: &Path, place: &Path, reporter: Arc<Notes>) -> Job {
         evaluation: None,
         uneven_weights: Some(UqffWeights::Float),
         max_seq_len: None,
+        stream: false,
         device: Device::Cpu,
         cache: Cache::new(place.join("cache")),
         reporter,

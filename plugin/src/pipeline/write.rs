@@ -25,16 +25,37 @@ pub fn write(
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<PathBuf> {
+    let make = |out: &Path, options: &SurgeryOptions| {
+        let (checkpoint, family) = (model.checkpoint(), model.family());
+        surgery::prune(
+            checkpoint,
+            family,
+            model.topology(),
+            plan,
+            out,
+            options,
+            reporter,
+        )
+    };
+    write_by(model, plan, (layout, card), cache, reporter, make)
+}
+
+/// As [`write`], where `make` writes a checkpoint that is not in the cache.
+///
+/// # Errors
+/// Those of [`write`] and of `make`.
+pub(super) fn write_by(
+    model: &Model,
+    plan: &ValidPlan,
+    (layout, card): (Layout, CardFacts),
+    cache: &Cache,
+    reporter: &dyn Reporter,
+    make: impl FnOnce(&Path, &SurgeryOptions) -> Result<surgery::Summary>,
+) -> Result<PathBuf> {
     let key = Key::new("checkpoint")
         .with_json(plan.plan())?
         .with(&model.companions)
-        .with(&match layout {
-            // The names of files do not tell devices apart.
-            Layout::Uqff(uqff) => {
-                format!("uqff {} {}", uqff.weights.name(), uqff.device.name())
-            }
-            other => other.to_string(),
-        })
+        .with(&named(layout))
         .finish();
     // A hub id names its organisation too.
     let whole = plan.plan().model.name.as_str();
@@ -47,17 +68,7 @@ pub fn write(
         card,
         ..SurgeryOptions::default()
     };
-    let out = cached(&key, &name, cache, reporter, |out| {
-        surgery::prune(
-            model.checkpoint(),
-            model.family(),
-            model.topology(),
-            plan,
-            out,
-            &options,
-            reporter,
-        )
-    })?;
+    let out = cached(&key, &name, cache, reporter, |out| make(out, &options))?;
     if options.card.report.is_some() && options.card.report != loss(&out) {
         let _lock = cache.lock(&key, reporter)?;
         surgery::record(
@@ -69,6 +80,17 @@ pub fn write(
         )?;
     }
     Ok(out)
+}
+
+/// A layout as keys of the cache have it.
+fn named(layout: Layout) -> String {
+    match layout {
+        // The names of files do not tell devices apart.
+        Layout::Uqff(uqff) => {
+            format!("uqff {} {}", uqff.weights.name(), uqff.device.name())
+        }
+        other => other.to_string(),
+    }
 }
 
 /// What pruning the checkpoint in `dir` cost, if that was measured then.
@@ -90,22 +112,28 @@ pub fn needs_relayout(model: &Model) -> Result<bool> {
     Ok(!stored)
 }
 
-/// All of `model` in the engine's layout, from the cache or written now.
+/// All of `model` in a layout that the engine reads, from the cache or written
+/// now.
 ///
 /// # Errors
 /// Those of surgery, and if the cache cannot be written.
-pub fn relayout(model: &Model, cache: &Cache, reporter: &dyn Reporter) -> Result<PathBuf> {
+pub fn relayout(
+    model: &Model,
+    layout: Layout,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) -> Result<PathBuf> {
     let key = Key::new("layout")
         .with(&model.fingerprint)
         .with(&model.companions)
-        .with("engine")
+        .with(&named(layout))
         .finish();
     cached(&key, &model.name, cache, reporter, |out| {
         surgery::convert(
             model.checkpoint(),
             model.family(),
             model.topology(),
-            Layout::Engine,
+            layout,
             out,
             reporter,
         )

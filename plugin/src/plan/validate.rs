@@ -31,8 +31,22 @@ impl ValidPlan {
         family: &dyn Family,
         topology: &Topology,
     ) -> Result<Self> {
+        Self::named(plan, "this plan", checkpoint, family, topology)
+    }
+
+    /// As [`new`](Self::new); errors call the plan `label`.
+    ///
+    /// # Errors
+    /// Those of [`new`](Self::new).
+    pub fn named(
+        plan: Plan,
+        label: &str,
+        checkpoint: &Checkpoint,
+        family: &dyn Family,
+        topology: &Topology,
+    ) -> Result<Self> {
         let target = Target::new(checkpoint, family, topology)?;
-        validate(plan, "this plan", &target)
+        validate(plan, label, &target)
     }
 
     /// Reads a plan and checks it as [`new`](Self::new) does; errors name the
@@ -46,9 +60,8 @@ impl ValidPlan {
         family: &dyn Family,
         topology: &Topology,
     ) -> Result<Self> {
-        let plan = super::read(path)?;
-        let target = Target::new(checkpoint, family, topology)?;
-        validate(plan, &path.display().to_string(), &target)
+        let (plan, label) = (super::read(path)?, path.display().to_string());
+        Self::named(plan, &label, checkpoint, family, topology)
     }
 
     /// What stays.

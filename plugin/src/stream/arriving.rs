@@ -20,7 +20,8 @@ use router_stats::Error as StatsError;
 use super::overall::Overall;
 use crate::cache::{make_parent, read_json};
 use crate::hub::{Listed, Stage};
-use crate::Result;
+use crate::space::Space;
+use crate::{format, Error, Result};
 
 /// Shards that come and go.
 #[derive(Debug)]
@@ -60,6 +61,11 @@ impl Arriving {
         &self.sizes
     }
 
+    /// What tells this content from any other.
+    pub(super) fn identity(&self) -> String {
+        self.stage.identity()
+    }
+
     /// Whether the shard called `file` is here.
     pub(super) fn is_here(&self, file: &str) -> bool {
         self.stage.is_here(file)
@@ -69,7 +75,7 @@ impl Arriving {
     /// with them when they come.
     ///
     /// # Errors
-    /// [`Error::Hub`](crate::Error::Hub), and those of opening files.
+    /// [`Error::Hub`], and those of opening files.
     pub(super) fn look_at(&self, checkpoint: &mut Checkpoint, tensors: &[String]) -> Result<()> {
         type Wanted<'a> = (Vec<Range<u64>>, Vec<&'a str>);
         let mut wanted: BTreeMap<String, Wanted<'_>> = BTreeMap::new();
@@ -92,7 +98,7 @@ impl Arriving {
     /// has not been here before.
     ///
     /// # Errors
-    /// [`Error::Hub`](crate::Error::Hub), [`StatsError::Replaced`], I/O errors,
+    /// [`Error::Hub`], [`StatsError::Replaced`], I/O errors,
     /// or an interruption.
     pub(super) fn bring(
         &self,
@@ -110,7 +116,7 @@ impl Arriving {
         }
         let digests = checkpoint.digests(file)?;
         make_parent(&seen)?;
-        let json = serde_json::to_vec(&digests).map_err(crate::Error::Serialize)?;
+        let json = serde_json::to_vec(&digests).map_err(Error::Serialize)?;
         Ok(router_stats::atomic::write(&seen, |out| {
             out.write_all(&json)
         })?)
@@ -126,6 +132,35 @@ impl Arriving {
             checkpoint.withdraw(file, &[])?;
         }
         Ok(())
+    }
+
+    /// Lets go of all shards but those that `keeps` says.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub(super) fn keep(
+        &self,
+        checkpoint: &mut Checkpoint,
+        keeps: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let mut others = self.sizes.keys().filter(|file| !keeps(file));
+        others.try_for_each(|file| self.let_go(checkpoint, file))
+    }
+
+    /// Fails if `most` bytes in all have no room where `root` is.
+    ///
+    /// # Errors
+    /// [`Error::Space`]
+    pub(super) fn expect_room(&self, root: &Path, most: u64) -> Result<()> {
+        let missing = most.saturating_sub(taken(root)?);
+        match Space::at(root) {
+            Some(Space { free, .. }) if free < missing => Err(Error::Space {
+                path: root.to_path_buf(),
+                expected: format::bytes(missing),
+                found: format::bytes(free),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The fingerprint of all shards. Those that have not been here come.
@@ -156,25 +191,6 @@ impl Arriving {
         Ok(checkpoint.fingerprint_of(&digests)?)
     }
 
-    /// Bytes of the disk that a folder takes, holes not counted.
-    pub(super) fn taken(root: &Path) -> Result<u64> {
-        let mut taken = 0;
-        let entries = match std::fs::read_dir(root) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(StatsError::io(root)(error).into()),
-        };
-        for entry in entries {
-            let entry = entry.map_err(StatsError::io(root))?;
-            let meta = entry.metadata().map_err(StatsError::io(entry.path()))?;
-            taken += match meta.is_dir() {
-                true => Self::taken(&entry.path())?,
-                false => blocks(&meta),
-            };
-        }
-        Ok(taken)
-    }
-
     fn seen(&self, file: &str) -> PathBuf {
         self.seen.join(format!("{file}.json"))
     }
@@ -182,6 +198,25 @@ impl Arriving {
     fn digests(&self, file: &str) -> Option<BTreeMap<String, String>> {
         read_json(&self.seen(file))
     }
+}
+
+/// Bytes of the disk that a folder takes, holes not counted.
+fn taken(root: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    let entries = match std::fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        Err(error) => return Err(StatsError::io(root)(error).into()),
+    };
+    for entry in entries {
+        let entry = entry.map_err(StatsError::io(root))?;
+        let meta = entry.metadata().map_err(StatsError::io(entry.path()))?;
+        bytes += match meta.is_dir() {
+            true => taken(&entry.path())?,
+            false => blocks(&meta),
+        };
+    }
+    Ok(bytes)
 }
 
 /// Bytes of the blocks of a file.

@@ -25,8 +25,7 @@ use crate::cache::Key;
 use crate::format;
 use crate::hub::Listed;
 use crate::pipeline::Reporter;
-use crate::plan::{self, Plan, ValidPlan};
-use crate::space::Space;
+use crate::plan::{Plan, ValidPlan};
 use crate::surgery::{self, Kept, Layout, Streamed, Summary, SurgeryOptions};
 use crate::{Error, Result};
 
@@ -37,10 +36,14 @@ const GENERATION: &str = "1";
 /// What is to be written.
 #[derive(Debug, Clone)]
 pub struct Request<'a> {
-    /// The plan's file.
-    pub plan: &'a Path,
+    /// The plan, not yet checked.
+    pub plan: Plan,
+    /// What it is called in errors: its file.
+    pub label: String,
     /// The directory to write.
     pub out: &'a Path,
+    /// Where shards come, if not beside the directory.
+    pub root: Option<PathBuf>,
     /// How it is written.
     pub options: SurgeryOptions,
 }
@@ -72,15 +75,21 @@ struct Source {
 /// job's unfinished work is there; [`Error::Space`]; [`Error::OtherModel`], at
 /// the latest when all shards have been here, and then nothing is left.
 pub fn prune(listed: &Listed, request: &Request<'_>, reporter: &dyn Reporter) -> Result<Pruned> {
-    let Request { plan, out, options } = request;
-    let asked = plan::read(plan)?;
+    let Request {
+        plan: asked,
+        label,
+        out,
+        root,
+        options,
+    } = request;
     let kept = Kept::open(out, options.force)?;
-    let (mut journal, fresh) = journal(&kept, listed, &asked, options, reporter)?;
-    let prepared = Source::open(listed, &kept, reporter).and_then(|mut source| {
+    let (mut journal, fresh) = journal(&kept, listed, asked, options, reporter)?;
+    let root = root.clone().unwrap_or_else(|| kept.path().join("source"));
+    let prepared = Source::open(listed, &root, reporter).and_then(|mut source| {
         // Compared once all shards have been here.
         let claimed = asked.model.fingerprint.clone();
         source.checkpoint.claim_fingerprint(claimed);
-        let valid = source.validated(plan)?;
+        let valid = source.validated(asked, label)?;
         source.look(&valid, options)?;
         Ok((source, valid))
     });
@@ -101,7 +110,8 @@ pub fn prune(listed: &Listed, request: &Request<'_>, reporter: &dyn Reporter) ->
     let planned =
         Streamed::new(checkpoint, *family, topology, &valid, options, sizes).and_then(|streamed| {
             go_on(&mut journal, &streamed, &kept)?;
-            let peak = room(&streamed, &kept, journal.done)?;
+            let peak = streamed.peak(journal.done);
+            arriving.expect_room(kept.path(), peak)?;
             Ok((streamed, peak))
         });
     let (streamed, peak) = match planned {
@@ -110,11 +120,7 @@ pub fn prune(listed: &Listed, request: &Request<'_>, reporter: &dyn Reporter) ->
     };
     say(&streamed, arriving, peak, journal.done, reporter);
     let result = kept.result();
-    for step in &streamed.steps()[..journal.done] {
-        for file in &step.frees {
-            arriving.let_go(checkpoint, file)?;
-        }
-    }
+    arriving.keep(checkpoint, |file| streamed.keeps(journal.done, file))?;
     for (index, step) in streamed.steps().iter().enumerate().skip(journal.done) {
         let overall = Overall::new("Streaming", sizes, &step.file, reporter);
         for file in std::iter::once(&step.file).chain(&step.needs) {
@@ -132,9 +138,9 @@ pub fn prune(listed: &Listed, request: &Request<'_>, reporter: &dyn Reporter) ->
         // What was written is of another model.
         kept.discard()?;
         return Err(Error::OtherModel {
-            what: format!("{} was", plan.display()),
-            fingerprint: asked.model.fingerprint,
-            name: asked.model.name,
+            what: format!("{label} was"),
+            fingerprint: asked.model.fingerprint.clone(),
+            name: asked.model.name.clone(),
             found,
             found_name: checkpoint.name(),
         });
@@ -149,8 +155,8 @@ pub fn prune(listed: &Listed, request: &Request<'_>, reporter: &dyn Reporter) ->
 }
 
 impl Source {
-    fn open(listed: &Listed, kept: &Kept, reporter: &dyn Reporter) -> Result<Self> {
-        let (arriving, checkpoint) = Arriving::open(listed, &root(kept), reporter)?;
+    fn open(listed: &Listed, root: &Path, reporter: &dyn Reporter) -> Result<Self> {
+        let (arriving, checkpoint) = Arriving::open(listed, root, reporter)?;
         let family = family::detect(checkpoint.config())?;
         let topology = family.topology(checkpoint.config())?;
         Ok(Self {
@@ -161,8 +167,14 @@ impl Source {
         })
     }
 
-    fn validated(&self, plan: &Path) -> Result<ValidPlan> {
-        ValidPlan::read(plan, &self.checkpoint, self.family, &self.topology)
+    fn validated(&self, plan: &Plan, label: &str) -> Result<ValidPlan> {
+        let Self {
+            checkpoint,
+            family,
+            topology,
+            ..
+        } = self;
+        ValidPlan::named(plan.clone(), label, checkpoint, *family, topology)
     }
 
     /// Takes the few values that decide what is written.
@@ -176,10 +188,6 @@ impl Source {
         let tensors = surgery::looked_at(checkpoint, *family, topology, plan.keep(), options);
         arriving.look_at(checkpoint, &tensors)
     }
-}
-
-fn root(kept: &Kept) -> PathBuf {
-    kept.path().join("source")
 }
 
 /// What an earlier run of this job has done, and whether there was none.
@@ -247,25 +255,6 @@ fn go_on(journal: &mut Journal, streamed: &Streamed<'_>, kept: &Kept) -> Result<
         streamed.begin(&result)?;
     }
     Ok(())
-}
-
-/// Bytes that the disk has to have room for.
-///
-/// # Errors
-/// [`Error::Space`]
-fn room(streamed: &Streamed<'_>, kept: &Kept, done: usize) -> Result<u64> {
-    // Headers, tokenizer and configuration are there; the latter come twice.
-    let peak = streamed.peak(done);
-    let taken = Arriving::taken(kept.path())?;
-    let missing = peak.saturating_sub(taken);
-    match Space::at(kept.path()) {
-        Some(Space { free, .. }) if free < missing => Err(Error::Space {
-            path: kept.path().to_path_buf(),
-            expected: format::bytes(missing),
-            found: format::bytes(free),
-        }),
-        _ => Ok(peak),
-    }
 }
 
 /// Says what will happen.

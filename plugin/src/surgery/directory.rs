@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use router_stats::Error as StatsError;
 
-pub(crate) use kept::Kept;
+pub(crate) use kept::{Kept, Sibling};
 
 use super::PLAN_FILE;
 use crate::{Error, Result};
@@ -279,6 +279,14 @@ fn claim(path: &Path, target: &Path) -> Result<File> {
 /// Removes a marked directory, the marker last, so that a removal that is
 /// interrupted leaves a marked directory.
 fn remove_marked(path: &Path) -> Result<()> {
+    remove_content(path)?;
+    let marker = path.join(MARKER);
+    fs::remove_file(&marker).map_err(StatsError::io(&marker))?;
+    Ok(fs::remove_dir(path).map_err(StatsError::io(path))?)
+}
+
+/// Removes all of a marked directory but the marker.
+fn remove_content(path: &Path) -> Result<()> {
     for entry in fs::read_dir(path).map_err(StatsError::io(path))? {
         let entry = entry.map_err(StatsError::io(path))?;
         if entry.file_name() == MARKER {
@@ -290,9 +298,7 @@ fn remove_marked(path: &Path) -> Result<()> {
         };
         removed.map_err(StatsError::io(entry.path()))?;
     }
-    let marker = path.join(MARKER);
-    fs::remove_file(&marker).map_err(StatsError::io(&marker))?;
-    Ok(fs::remove_dir(path).map_err(StatsError::io(path))?)
+    Ok(())
 }
 
 fn is_empty(directory: &Path) -> Result<bool> {

@@ -115,6 +115,14 @@ impl<'a> Streamed<'a> {
         Ok(key.finish())
     }
 
+    /// Whether the shard of the source called `file` is read again once `done`
+    /// steps are taken, or is the next to come.
+    pub(crate) fn keeps(&self, done: usize, file: &str) -> bool {
+        let comes = self.steps.iter().position(|step| step.file == file);
+        let goes = self.steps.iter().position(|step| step.frees.contains(file));
+        comes.is_some_and(|at| at <= done) && goes.is_some_and(|at| at >= done)
+    }
+
     /// What the result has.
     pub(crate) fn summary(&self) -> Summary {
         Summary::of(&self.shards)
@@ -286,6 +294,12 @@ fn read(cut: &Cut<'_>, output: &Output, tensors: &mut Vec<String>) -> Result<()>
             layer,
             expert,
             projection,
+        }
+        | Source::Numbers {
+            layer,
+            expert,
+            projection,
+            ..
         } => experts(cut, *layer, &[*expert], &[*projection], tensors)?,
         Source::StackGateUp { layer, experts: of } => {
             let projections = [Projection::Gate, Projection::Up];
@@ -313,15 +327,21 @@ fn experts(
     let hidden = cut.topology.hidden;
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, hidden)?;
     for &projection in projections {
-        if reader.layout() == checkpoint::Layout::PerExpert {
-            let named = experts.iter();
-            tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
-        } else {
-            let stacked = match projection {
-                Projection::Gate | Projection::Up => names.stacked_gate_up,
-                Projection::Down => names.stacked_down,
-            };
-            tensors.push(names.in_block(layer, stacked));
+        match reader.layout() {
+            checkpoint::Layout::PerExpert => {
+                let named = experts.iter();
+                tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
+            }
+            checkpoint::Layout::Stacks => {
+                tensors.push(names.in_block(layer, &names.stack(projection)));
+            }
+            checkpoint::Layout::Stacked { .. } => {
+                let stacked = match projection {
+                    Projection::Gate | Projection::Up => names.stacked_gate_up,
+                    Projection::Down => names.stacked_down,
+                };
+                tensors.push(names.in_block(layer, stacked));
+            }
         }
     }
     Ok(())

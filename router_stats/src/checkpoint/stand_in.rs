@@ -117,11 +117,9 @@ impl Checkpoint {
     }
 
     /// Takes `fingerprint` for that of a checkpoint whose weights are not here;
-    /// whoever says so compares it once they have been. Without effect if the
-    /// fingerprint is known.
-    pub fn claim_fingerprint(&self, fingerprint: String) {
-        // Known is as good as claimed.
-        let _ = self.fingerprint.set(fingerprint);
+    /// whoever says so compares it once they have been.
+    pub fn claim_fingerprint(&mut self, fingerprint: String) {
+        self.fingerprint = fingerprint.into();
     }
 
     fn shard_mut(&mut self, file: &str) -> Result<&mut Shard> {

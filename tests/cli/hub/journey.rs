@@ -61,7 +61,7 @@ const HALF: [&str; 12] = [
 ];
 
 /// The only checkpoint in the cache of `workshop`.
-fn pruned(workshop: &Workshop) -> Option<PathBuf> {
+pub(super) fn pruned(workshop: &Workshop) -> Option<PathBuf> {
     let keys = fs::read_dir(workshop.path("cache/checkpoints")).ok()?;
     let names = keys.flat_map(|key| fs::read_dir(key.unwrap().path()).unwrap());
     let hidden = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with('.');

@@ -9,3 +9,5 @@ mod server;
 mod sharded;
 #[cfg(unix)]
 mod stream;
+#[cfg(unix)]
+mod stream_calibrate;

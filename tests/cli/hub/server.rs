@@ -126,6 +126,14 @@ impl LoopbackHub {
         self.state.requests.lock().unwrap().clone()
     }
 
+    /// How many requests asked for all that was left of a large file.
+    pub(crate) fn downloads(&self, name: &str) -> usize {
+        let begins = format!("GET /{name}");
+        let requests = self.requests();
+        let whole = |it: &&String| it.starts_with(&begins) && it.ends_with('-');
+        requests.iter().filter(whole).count()
+    }
+
     /// What was pushed.
     pub(crate) fn pushed(&self) -> &Pushed {
         &self.state.pushed

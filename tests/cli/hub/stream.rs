@@ -16,12 +16,12 @@ use super::server::{Character, Fault, LoopbackHub, COMMIT};
 use super::sharded::{largest, shard, sharded, split, Files};
 use crate::program::{repository, Workshop};
 
-const SHARDS: usize = 8;
+pub(super) const SHARDS: usize = 8;
 
 /// Moments at which a pruning is cut off.
 const KILLS: usize = 12;
 
-fn hub(pace: u64) -> LoopbackHub {
+pub(super) fn hub(pace: u64) -> LoopbackHub {
     let character = Character {
         pace: Duration::from_millis(pace),
         ..Character::default()
@@ -58,7 +58,7 @@ fn plain(workshop: &Workshop, plan: &str, more: &[&str]) -> Files {
 }
 
 /// Nothing is left but what was there before and the result.
-fn nothing_hidden(workshop: &Workshop) {
+pub(super) fn nothing_hidden(workshop: &Workshop) {
     let entries = fs::read_dir(workshop.path("")).unwrap();
     for entry in entries {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -365,7 +365,7 @@ fn what_cannot_be_streamed_is_refused_before_anything_comes() {
 }
 
 /// Bytes of the blocks of all files in a folder that changes meanwhile.
-fn taken(folder: &Path) -> u64 {
+pub(super) fn taken(folder: &Path) -> u64 {
     let Ok(entries) = fs::read_dir(folder) else {
         return 0;
     };

@@ -4,36 +4,33 @@
 //! Marked and locked as [`super::Partial`] is, so nothing else is ever taken for
 //! it, and one run at a time has it. What lies in it is its owner's business.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use router_stats::Error as StatsError;
 
-use super::{busy, claim, remove_marked, remove_stale, sibling, Place, MARKER};
+use super::{busy, claim, remove_content, remove_marked, remove_stale, sibling, Place, MARKER};
 use crate::Result;
 
 /// Directory in it that becomes the result.
 const RESULT: &str = "result";
 
-/// The sibling, held by this run.
+/// The sibling, held by this run. It stays unless it is [discarded](Self::discard).
 #[derive(Debug)]
-pub(crate) struct Kept {
+pub(crate) struct Sibling {
     path: PathBuf,
-    place: Place,
     /// Open for its lock.
     _marker: File,
 }
 
-impl Kept {
-    /// Takes up the sibling of `target`, or makes it, after checking that
-    /// `target` can be written: it is absent or empty or, with `force`, a
-    /// pruned checkpoint.
+impl Sibling {
+    /// Takes up the sibling of `target`, or makes it.
     ///
     /// # Errors
-    /// [`OutputExists`](crate::Error::OutputExists), [`NotReplaceable`](crate::Error::NotReplaceable),
-    /// [`OutputBusy`](crate::Error::OutputBusy) and I/O errors.
-    pub(crate) fn open(target: &Path, force: bool) -> Result<Self> {
+    /// [`OutputBusy`](crate::Error::OutputBusy) if another run has it,
+    /// [`NotReplaceable`](crate::Error::NotReplaceable) if it was not made here, and I/O errors.
+    pub(crate) fn open(target: &Path) -> Result<Self> {
         let path = sibling(target, "streaming")?;
         let marker = match taken_up(&path, target)? {
             Some(marker) => marker,
@@ -42,21 +39,10 @@ impl Kept {
                 claim(&path, target)?
             }
         };
-        let mut place = Place::new(target)?;
-        match place.prepare(&path, force) {
-            Ok(()) => Ok(Self {
-                path,
-                place,
-                _marker: marker,
-            }),
-            Err(error) => {
-                // Nothing is left to be done by what has no result begun.
-                if !path.join(RESULT).exists() {
-                    remove_marked(&path)?;
-                }
-                Err(error)
-            }
-        }
+        Ok(Self {
+            path,
+            _marker: marker,
+        })
     }
 
     /// The sibling.
@@ -64,28 +50,12 @@ impl Kept {
         &self.path
     }
 
-    /// Where the result is written.
-    pub(crate) fn result(&self) -> PathBuf {
-        self.path.join(RESULT)
-    }
-
     /// Removes everything in it but the marker.
     ///
     /// # Errors
     /// I/O errors.
     pub(crate) fn empty(&self) -> Result<()> {
-        for entry in fs::read_dir(&self.path).map_err(StatsError::io(&self.path))? {
-            let entry = entry.map_err(StatsError::io(&self.path))?;
-            if entry.file_name() == MARKER {
-                continue;
-            }
-            let removed = match entry.file_type() {
-                Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
-                _ => fs::remove_file(entry.path()),
-            };
-            removed.map_err(StatsError::io(entry.path()))?;
-        }
-        Ok(())
+        remove_content(&self.path)
     }
 
     /// Removes it.
@@ -95,6 +65,63 @@ impl Kept {
     pub(crate) fn discard(self) -> Result<()> {
         remove_marked(&self.path)
     }
+}
+
+/// A sibling in which a directory is made.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    sibling: Sibling,
+    place: Place,
+}
+
+impl Kept {
+    /// Takes up the sibling of `target`, or makes it, after checking that
+    /// `target` can be written: it is absent or empty or, with `force`, a
+    /// pruned checkpoint.
+    ///
+    /// # Errors
+    /// Those of [`Sibling::open`]; [`OutputExists`](crate::Error::OutputExists) and
+    /// [`NotReplaceable`](crate::Error::NotReplaceable).
+    pub(crate) fn open(target: &Path, force: bool) -> Result<Self> {
+        let sibling = Sibling::open(target)?;
+        let mut place = Place::new(target)?;
+        match place.prepare(sibling.path(), force) {
+            Ok(()) => Ok(Self { sibling, place }),
+            Err(error) => {
+                // Nothing is left to be done by what has no result begun.
+                if !sibling.path().join(RESULT).exists() {
+                    sibling.discard()?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The sibling.
+    pub(crate) fn path(&self) -> &Path {
+        self.sibling.path()
+    }
+
+    /// Where the result is written.
+    pub(crate) fn result(&self) -> PathBuf {
+        self.path().join(RESULT)
+    }
+
+    /// Removes everything in the sibling but the marker.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub(crate) fn empty(&self) -> Result<()> {
+        self.sibling.empty()
+    }
+
+    /// Removes the sibling.
+    ///
+    /// # Errors
+    /// I/O errors.
+    pub(crate) fn discard(self) -> Result<()> {
+        self.sibling.discard()
+    }
 
     /// Makes [`result`](Self::result) appear, and removes the rest.
     ///
@@ -103,7 +130,7 @@ impl Kept {
     pub(crate) fn finish(self) -> Result<()> {
         self.place.fill(&self.result())?;
         // The result is in place. What cannot be removed now, the next run removes.
-        let _ = remove_marked(&self.path);
+        let _ = self.discard();
         Ok(())
     }
 }
@@ -125,6 +152,8 @@ fn taken_up(path: &Path, target: &Path) -> Result<Option<File>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::Error;
 
