@@ -29,7 +29,7 @@ pub(super) struct Args {
     plan: PathBuf,
 
     /// How experts are stored
-    /// [default: hf; uqff for a plan that says a type of weights]
+    /// [default: hf; gguf for a model in GGUF; uqff for a plan that says a type of weights]
     #[arg(long, value_enum)]
     layout: Option<LayoutArg>,
 
@@ -113,15 +113,16 @@ impl Args {
     }
 
     /// The layout, which no flag is about in vain.
-    fn settled(&self, plan: &Plan, given: Given<'_>) -> crate::Result<Layout> {
-        let layout = self.layout(plan);
+    fn settled(&self, plan: &Plan, is_gguf: bool, given: Given<'_>) -> crate::Result<Layout> {
+        let layout = self.layout(plan, is_gguf);
         let is_uqff = matches!(layout, Layout::Uqff(_));
         given.refuse_unless(is_uqff, &UQFF, "--layout uqff")?;
         Ok(layout)
     }
 
-    fn layout(&self, plan: &Plan) -> Layout {
+    fn layout(&self, plan: &Plan, is_gguf: bool) -> Layout {
         let default = match plan.weights {
+            _ if is_gguf => LayoutArg::Gguf,
             Some(_) => LayoutArg::Uqff,
             None => LayoutArg::Hf,
         };
@@ -145,7 +146,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     // Without a layout the plan may say which.
     let is_uqff = matches!(args.layout, None | Some(LayoutArg::Uqff));
     given.refuse_unless(is_uqff, &UQFF, "--layout uqff")?;
-    let is_gguf = matches!(args.layout, None | Some(LayoutArg::Gguf));
+    let is_gguf = matches!(args.layout, Some(LayoutArg::Gguf));
     given.refuse_unless(is_gguf, &["--gguf-weights"], "--layout gguf")?;
     let (cache, console) = surroundings(global)?;
     if args.stream_prune {
@@ -158,7 +159,8 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
         model.family(),
         model.topology(),
     )?;
-    let layout = args.settled(plan.plan(), given)?;
+    let is_gguf = model.checkpoint().gguf().is_some();
+    let layout = args.settled(plan.plan(), is_gguf, given)?;
     let mut options = SurgeryOptions {
         layout,
         force: args.force,
@@ -229,7 +231,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
 /// Prunes a model that is never here whole.
 fn stream(args: &Args, given: Given<'_>, console: &Console) -> anyhow::Result<()> {
     let plan = plan::read(&args.plan)?;
-    let layout = args.settled(&plan, given)?;
+    let layout = args.settled(&plan, false, given)?;
     let source = args.model.source();
     let listed = source.listed("--stream-prune", console)?;
     let request = stream::Request {
