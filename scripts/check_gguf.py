@@ -10,7 +10,7 @@ What: calibrates MODEL, plans, and prunes it twice with the same plan: `--layout
     Prints the largest difference of a logit, the root mean square of differences over that of the
     reference's logits around their mean, and how often both have the same best token. Exit status 1 if
     the second exceeds the tolerance: 1e-4 for f32; 0.05 for other types, whose products llama.cpp takes
-    with activations rounded to the type.
+    with activations rounded to the type (tiny random models need more: --tolerance).
     With --quantiser the source is a GGUF file itself: MODEL as llama.cpp's own quantiser writes it. Then
     every block of the pruned file must be one of the source's, and every key but what pruning changes.
     With --tokenizer alone: writes a model of one layer with that tokenizer and compares token ids.
@@ -82,7 +82,7 @@ def quantised(args, source, folder):
     stats, plan = folder / "whole.stats", folder / "whole.json"
     common = ["--cache-dir", folder / "cache"]
     run(args.program, "calibrate", "-m", source, "--cpu", "--calibration-tokens", 1024, "-o", stats, *common)
-    run(args.program, "plan", "-m", source, "--cpu", stats, "-o", plan, *common)
+    run(args.program, "plan", "-m", source, "--cpu", stats, "--prune-experts", 0, "-o", plan, *common)
     prune = ["prune", "-m", source, "--cpu", "--plan", plan, "--no-eval", *common]
     run(args.program, *prune, "--layout", "gguf", "-o", folder / "whole")
     [whole] = (folder / "whole").glob("*.gguf")

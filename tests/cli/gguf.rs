@@ -123,9 +123,9 @@ fn a_tokenizer_that_llama_cpp_does_not_have_is_refused() {
 #[test]
 fn flags_of_gguf_need_it() {
     let workshop = Workshop::new();
-    for layout in [&[][..], &["--layout", "hf"], &["--layout", "uqff"]] {
+    for layout in [["--layout", "hf"], ["--layout", "uqff"]] {
         let args = ["prune", "--plan", "p", "-o", "x", "--gguf-weights", "q4k"];
-        let refused = workshop.run(&[&args[..], layout].concat());
+        let refused = workshop.run(&[&args[..], &layout].concat());
         refused.expect_failure(2, &["--gguf-weights", "--layout gguf"]);
     }
 }
