@@ -15,6 +15,7 @@ pub mod allocate;
 pub mod cache;
 mod check;
 pub mod cli;
+mod companions;
 pub mod demo;
 pub mod device;
 pub mod engine;

@@ -7,23 +7,11 @@ use serde_json::Value;
 
 use super::listing::Listing;
 use super::Failure;
+use crate::companions::{is_companion, CARD};
 
 pub(super) const CONFIG: &str = "config.json";
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
-
-/// Small files that a checkpoint carries if they exist.
-const OPTIONAL: [&str; 9] = [
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-];
 
 /// Whether the weights are the shards of the index. One file with all of them
 /// goes before an index, as it does when a checkpoint is opened.
@@ -36,11 +24,11 @@ pub(super) fn is_sharded(has: impl Fn(&str) -> bool) -> bool {
 /// # Errors
 /// [`Failure::NoCheckpoint`] if there is no configuration or no weights, and
 /// [`Failure::OnlyGguf`] if there are weights in GGUF instead.
-pub(super) fn small(listing: &Listing) -> Result<Vec<&'static str>, Failure> {
-    let mut names = listing.files.iter().map(|file| &file.name);
+pub(super) fn small(listing: &Listing) -> Result<Vec<&str>, Failure> {
+    let all = || listing.files.iter().map(|file| file.name.as_str());
     let weights = listing.has(WEIGHTS) || listing.has(INDEX);
-    if let Some(file) = names.find(|name| !weights && name.ends_with(".gguf")) {
-        return Err(Failure::OnlyGguf(file.clone()));
+    if let Some(file) = all().find(|name| !weights && name.ends_with(".gguf")) {
+        return Err(Failure::OnlyGguf(file.to_owned()));
     }
     if !listing.has(CONFIG) {
         return Err(Failure::NoCheckpoint(CONFIG));
@@ -52,7 +40,7 @@ pub(super) fn small(listing: &Listing) -> Result<Vec<&'static str>, Failure> {
         ));
     }
     let mut names = vec![CONFIG];
-    names.extend(OPTIONAL.iter().filter(|name| listing.has(name)));
+    names.extend(all().filter(|&name| is_companion(name) || name == CARD));
     names.extend(sharded.then_some(INDEX));
     Ok(names)
 }

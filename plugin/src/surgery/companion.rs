@@ -1,8 +1,7 @@
 //! The files of a checkpoint that are not weights.
 //!
-//! Copied are the files that a loader, a chat server or a lawyer needs, by an
-//! allow-list; nothing else in the source's directory is looked at, and code
-//! (`*.py`) is never copied. `config.json` is rewritten by the family with
+//! Copies the [companions](crate::companions); nothing else in the source's
+//! directory is looked at. `config.json` is rewritten by the family with
 //! unknown keys and their order kept. Does not own what the card says (see
 //! [`super::card`]).
 
@@ -20,34 +19,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{uqff, Cut, Layout};
+use crate::companions::{is_companion, is_text, CARD};
 use crate::Result;
-
-/// Files that are copied if they are there.
-const NAMES: &[&str] = &[
-    "added_tokens.json",
-    "chat_template.jinja",
-    "chat_template.json",
-    "generation_config.json",
-    "merges.txt",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "video_preprocessor_config.json",
-    "vocab.json",
-    "vocab.txt",
-];
-
-/// Beginnings, in capitals, of the names of texts that are copied.
-const PREFIXES: &[&str] = &["LICENSE", "LICENCE", "NOTICE", "USE_POLICY"];
 
 /// The configuration.
 const CONFIG: &str = "config.json";
-
-/// The model card.
-const CARD: &str = "README.md";
 
 /// Writes to `to` what the layout has beside weights: the configuration and the
 /// companions, or, of a layout whose weights' file has both, texts alone.
@@ -218,19 +194,6 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
     Ok(fs::write(path, json + "\n").map_err(StatsError::io(path))?)
 }
 
-fn is_companion(name: &str) -> bool {
-    NAMES.contains(&name) || is_text(name)
-}
-
-fn is_text(name: &str) -> bool {
-    let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
-    // A number is part of the name: LICENSE-2.0.
-    let text = matches!(&*ending.to_ascii_lowercase(), "md" | "txt")
-        || ending.bytes().all(|byte| byte.is_ascii_digit());
-    let stem = stem.to_ascii_uppercase();
-    text && PREFIXES.iter().any(|prefix| stem.starts_with(prefix))
-}
-
 /// Unlike [`fs::copy`], does not carry over that the source is read-only.
 fn copy_file(from: &Path, to: &Path) -> Result<()> {
     let mut source = File::open(from).map_err(StatsError::io(from))?;
@@ -242,32 +205,6 @@ fn copy_file(from: &Path, to: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_and_tokenizers_are_companions_but_code_and_weights_are_not() {
-        for name in [
-            "tokenizer.json",
-            "merges.txt",
-            "LICENSE",
-            "LICENSE-MIT.txt",
-            "LICENSE-2.0",
-            "Notice.md",
-            "LICENCE",
-        ] {
-            assert!(is_companion(name), "{name}");
-        }
-        for name in [
-            "config.json",
-            "README.md",
-            "model.safetensors",
-            "modeling_x.py",
-            "license.py",
-            "notes.txt",
-            ".env",
-        ] {
-            assert!(!is_companion(name), "{name}");
-        }
-    }
 
     #[test]
     fn the_hash_sees_companions_and_nothing_else() {
