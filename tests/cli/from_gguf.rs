@@ -89,7 +89,7 @@ fn a_file_is_served_whole_and_pruned() {
         assert_eq!(answer["usage"]["completion_tokens"], 4, "{answer}");
     }
     let refused = workshop.run(&["serve", "-m", &file, "--isq", "q4k", "--port", "0"]);
-    refused.expect_failure(1, &["--isq", "GGUF"]);
+    refused.expect_failure(2, &["--isq", "GGUF"]);
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub enum Failure {
     /// The repository holds no safetensors checkpoint.
     #[error("the repository has no {0}")]
     NoCheckpoint(&'static str),
+    /// The repository holds GGUF files, each a model, and no safetensors.
+    #[error("the repository has no model.safetensors, but {0} and such")]
+    OnlyGguf(String),
     /// The hub's answer or an index does not make sense.
     #[error("unexpected answer: {0}")]
     Malformed(String),
@@ -91,6 +94,7 @@ impl Failure {
             Self::Offline(_) => "unset HF_HUB_OFFLINE to download it, or name a local directory",
             Self::Unsent => "unset HF_HUB_OFFLINE to upload it",
             Self::NoCheckpoint(_) => "only safetensors checkpoints can be pruned; look for another repository of the model",
+            Self::OnlyGguf(_) => "download the file, with `hf download` for one, and name it: -m model.gguf",
             Self::Malformed(_) => "check HF_ENDPOINT; the server there does not speak the hub's protocol",
             Self::Corrupted { .. } => "nothing of it was kept; run it again, and if it fails again the hub's copy or the network changes files",
             Self::Space { .. } => "free some space, or take a larger disk: HF_HUB_CACHE, or -o where a model is streamed; what is already downloaded is kept",

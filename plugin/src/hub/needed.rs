@@ -34,8 +34,14 @@ pub(super) fn is_sharded(has: impl Fn(&str) -> bool) -> bool {
 /// The files beside the weights, the index included.
 ///
 /// # Errors
-/// [`Failure::NoCheckpoint`] if there is no configuration or no weights.
+/// [`Failure::NoCheckpoint`] if there is no configuration or no weights, and
+/// [`Failure::OnlyGguf`] if there are weights in GGUF instead.
 pub(super) fn small(listing: &Listing) -> Result<Vec<&'static str>, Failure> {
+    let mut names = listing.files.iter().map(|file| &file.name);
+    let weights = listing.has(WEIGHTS) || listing.has(INDEX);
+    if let Some(file) = names.find(|name| !weights && name.ends_with(".gguf")) {
+        return Err(Failure::OnlyGguf(file.clone()));
+    }
     if !listing.has(CONFIG) {
         return Err(Failure::NoCheckpoint(CONFIG));
     }

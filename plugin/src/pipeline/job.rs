@@ -328,10 +328,7 @@ impl Job {
                 found: "one".to_owned(),
             });
         }
-        Ok(Layout::Uqff(Uqff {
-            weights: UqffWeights::Float,
-            device: model.uqff_device(),
-        }))
+        Ok(Layout::for_engine(model.checkpoint(), model.uqff_device()))
     }
 
     /// The model as it is, in a layout that the engine reads. A directory that

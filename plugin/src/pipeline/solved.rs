@@ -30,6 +30,13 @@ pub fn solved(
     cache: &Cache,
     reporter: &dyn Reporter,
 ) -> Result<ValidPlan> {
+    if model.checkpoint().gguf().is_some() {
+        return Err(Error::Option {
+            option: "--fit",
+            expected: "a model whose numbers it may choose".to_owned(),
+            found: "a GGUF file, whose blocks stay as they are".to_owned(),
+        });
+    }
     let on = grounds.expect_text()?;
     let device = model.uqff_device();
     let overhead = match device {

@@ -7,12 +7,12 @@
 use std::collections::BTreeMap;
 
 use candle_core::quantized::GgmlDType;
-use router_stats::checkpoint::{self, Element, ExpertReader, TensorView};
+use router_stats::checkpoint::{self, Checkpoint, Element, ExpertReader, TensorView};
 use router_stats::family::{MoeSpec, Part, Projection, Role, SCALE_SUFFIX};
 use safetensors::Dtype;
 
 use super::gguf::Packed;
-use super::uqff::{Artifact, Uqff, UqffWeights};
+use super::uqff::{Artifact, Uqff, UqffDevice, UqffWeights};
 use super::values::Padding;
 use super::{bias, classify, pairs, sublayers, values, Cut};
 use crate::Result;
@@ -50,6 +50,18 @@ impl Layout {
 }
 
 impl Layout {
+    /// What the engine is given of `checkpoint`, if a plan asks for nothing
+    /// else: blocks of GGUF in UQFF, for one.
+    pub fn for_engine(checkpoint: &Checkpoint, device: UqffDevice) -> Self {
+        match checkpoint.gguf() {
+            None => Self::Engine,
+            Some(_) => Self::Uqff(Uqff {
+                weights: UqffWeights::Float,
+                device,
+            }),
+        }
+    }
+
     /// How UQFF is written, if it is.
     pub fn uqff(self) -> Option<Uqff> {
         match self {
@@ -216,7 +228,7 @@ fn block(
             let inside = &name[prefix.len()..];
             let new = names.in_block(index, inside);
             outputs.push(if let Some(order) = pairs::rows(cut, inside, name)? {
-                rows(&cut.checkpoint.tensor(name)?, new, &order)?
+                reordered(&cut.checkpoint.tensor(name)?, new, &order)?
             } else if let Some(padding) = values::padding(cut, inside) {
                 padded(&cut.checkpoint.tensor(name)?, new, padding)?
             } else {
@@ -386,6 +398,23 @@ fn rows(tensor: &TensorView<'_>, name: String, rows: &[usize]) -> Result<Output>
         source: Source::Rows {
             tensor: tensor.name.to_owned(),
             rows: rows.iter().map(|&row| tensor.stored_row(row)).collect(),
+        },
+    })
+}
+
+/// [`rows`], which stay the blocks that they may be.
+fn reordered(tensor: &TensorView<'_>, name: String, order: &[usize]) -> Result<Output> {
+    if let Element::Plain(_) = tensor.element {
+        return rows(tensor, name, order);
+    }
+    Ok(Output {
+        name,
+        dtype: Dtype::U8,
+        shape: tensor.shape.to_vec(),
+        bytes: tensor.bytes() as u64,
+        source: Source::Rows {
+            tensor: tensor.name.to_owned(),
+            rows: order.iter().map(|&row| tensor.stored_row(row)).collect(),
         },
     })
 }

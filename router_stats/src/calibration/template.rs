@@ -22,7 +22,7 @@ use crate::{Error, Result};
 const TOKENS: [&str; 4] = ["bos_token", "eos_token", "unk_token", "pad_token"];
 
 /// Key of the template of a GGUF file.
-const STORED_TEMPLATE: &str = "tokenizer.chat_template";
+pub const STORED_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// A transcript for models that have no template of their own.
 const PLAIN: &str = "\

@@ -248,7 +248,7 @@ impl<'a> Naming<'a> {
         // The header has been checked against the file: it lies inside.
         let bytes = info.bytes().unwrap_or(0);
         Ok(Stored {
-            order: Order::of(&name, names, self.topology, self.gguf.pairs),
+            order: Order::of(&name, info.shape[0], names, self.topology, self.gguf.pairs),
             shape: self.shape(&name, &info.shape),
             name,
             element,

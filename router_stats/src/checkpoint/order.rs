@@ -18,10 +18,11 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// The order of the rows of the tensor called `name` in a file that pairs
-    /// dimensions as `stored` says; `None` if it is the model's.
+    /// The order of the `rows` rows of the tensor called `name` in a file that
+    /// pairs dimensions as `stored` says; `None` if it is the model's.
     pub(super) fn of(
         name: &str,
+        rows: usize,
         names: &Names,
         topology: &Topology,
         stored: Pairs,
@@ -34,6 +35,9 @@ impl Order {
         let turns = inside
             .split_once('.')
             .is_some_and(|(module, _)| ["q_proj", "k_proj"].contains(&module));
+        // Rows that are not whole heads are of another shape than they must be.
+        let whole = rows.is_multiple_of(query.head_dim) && rotary.dim.is_multiple_of(2);
+        let turns = turns && whole && (2..=query.head_dim).contains(&rotary.dim);
         (turns && rotary.pairs != stored).then_some(Self {
             head: query.head_dim,
             turning: rotary.dim,

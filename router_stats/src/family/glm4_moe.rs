@@ -86,7 +86,7 @@ static GGUF: Gguf = Gguf {
             config[ours] = json!(metadata.count(&key(theirs))?);
         }
         let dense = metadata.get(&key("leading_dense_block_count"));
-        config["first_k_dense_replace"] = json!(dense.map_or(Some(0), |it| it.natural()));
+        config["first_k_dense_replace"] = json!(dense.map_or(Some(0), crate::gguf::Value::natural));
         let scale = metadata.optional_number(&key("expert_weights_scale"))?;
         config["routed_scaling_factor"] = json!(scale.filter(|&it| it != 0.0).unwrap_or(1.0));
         let renormalise = metadata.optional_flag(&key("expert_weights_norm"))?;

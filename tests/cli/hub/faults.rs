@@ -390,6 +390,14 @@ fn what_is_no_checkpoint_is_refused_before_anything_comes() {
         );
         assert_eq!(case.hub.requests().len(), 1);
     }
+    let mut other = files();
+    other.remove(INDEX);
+    other.insert("model.Q4_K_M.gguf".to_owned(), b"GGUF".to_vec());
+    let case = Case {
+        hub: LoopbackHub::new(other, Character::default()),
+        dir: tempfile::tempdir().unwrap(),
+    };
+    assert!(matches!(failure(case.get()), Failure::OnlyGguf(file) if file == "model.Q4_K_M.gguf"));
     let mut short = files();
     short.remove(SECOND);
     let case = Case {

@@ -1,8 +1,9 @@
 //! One model: whether it can be calibrated, pruned, served, written as UQFF.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use candle_core::Device;
+use router_stats::calibration::STORED_TEMPLATE;
 use router_stats::family::Keep;
 use safetensors::Dtype;
 
@@ -57,10 +58,10 @@ pub(super) fn findings(args: &ModelArgs, global: &Global) -> Vec<Finding> {
         }
         Err(error) => findings.push(Finding::error("model", &error)),
     }
-    findings.push(calibrated(&dir));
+    findings.push(calibrated(&model));
     findings.push(served(&model, args.cpu));
     findings.push(uqff(&model));
-    findings.push(template(&dir));
+    findings.push(template(&model));
     findings
 }
 
@@ -88,7 +89,7 @@ fn fits(model: &Model) -> Finding {
         checkpoint,
         family,
         topology,
-        Layout::Engine,
+        Layout::for_engine(checkpoint, UqffDevice::Cpu),
         Dtype::F32,
         false,
     );
@@ -109,8 +110,9 @@ fn fits(model: &Model) -> Finding {
 
 /// The family is known, or the model would not have been opened; text needs a
 /// tokenizer as well.
-fn calibrated(dir: &Path) -> Finding {
-    match dir.join("tokenizer.json").is_file() {
+fn calibrated(model: &Model) -> Finding {
+    let dir = model.checkpoint().dir();
+    match model.checkpoint().has_tokenizer() {
         true => Finding::ok(
             "calibrated",
             "yes: its family is known, and there is a tokenizer",
@@ -153,7 +155,10 @@ fn uqff(model: &Model) -> Finding {
         }),
         ..SurgeryOptions::default()
     };
-    let nowhere = model.checkpoint().dir().join("uqff-that-is-not-written");
+    let nowhere = model
+        .checkpoint()
+        .dir()
+        .with_extension("uqff-that-is-not-written");
     let checked = surgery::check(
         model.checkpoint(),
         model.family(),
@@ -171,8 +176,13 @@ fn uqff(model: &Model) -> Finding {
     }
 }
 
-fn template(dir: &Path) -> Finding {
-    match has_chat_template(dir) {
+fn template(model: &Model) -> Finding {
+    let stored = model.checkpoint().gguf();
+    let has = match stored {
+        None => has_chat_template(model.checkpoint().dir()),
+        Some(header) => header.metadata.has(STORED_TEMPLATE),
+    };
+    match has {
         true => Finding::ok("chat template", "yes"),
         false => Finding::warning(
             "chat template",

@@ -55,10 +55,7 @@ impl MemoryArgs {
             );
             held.map(|held| Memory::of(&serving, &held, &keep))
         };
-        let stored = match model.checkpoint().gguf() {
-            None => Layout::Engine,
-            Some(_) => Layout::Uqff(Uqff::default()),
-        };
+        let stored = Layout::for_engine(model.checkpoint(), UqffDevice::Cpu);
         let whole = memory(stored)?;
         let mut table = Table::new(&["memory", "", ""]).words(2);
         for term in terms(&whole, serving.traffic, "f32") {

@@ -63,6 +63,12 @@ fn matrix(cut: &Cut<'_>, output: &Output) -> Result<Option<(GgmlDType, Output)>>
             };
             (blocks, source)
         }
+        Source::Rows { tensor, .. } => {
+            let Element::Blocks(blocks) = cut.checkpoint.tensor(tensor)?.element else {
+                return Ok(None);
+            };
+            return Ok(Some((blocks, output.clone())));
+        }
         Source::Widened(widened) => return self::widened(cut, output, widened),
         _ => return Ok(None),
     };

@@ -98,7 +98,7 @@ impl Tiny {
                 continue;
             }
             let theirs = gguf.theirs(names, &name).unwrap();
-            let order = Order::of(&name, names, &self.topology, gguf.pairs);
+            let order = Order::of(&name, shape[0], names, &self.topology, gguf.pairs);
             let row = bytes.len() / shape[0];
             let mut stored = vec![0; bytes.len()];
             for index in 0..shape[0] {
@@ -346,8 +346,9 @@ proptest! {
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
         kept in any::<prop::sample::Index>(),
         cut in any::<bool>(),
+        llama in any::<bool>(),
     ) {
-        let tiny = tiny("qwen3moe");
+        let tiny = tiny(ARCHITECTURES[usize::from(llama)]);
         let (made, _) = tiny.tensors(GgmlDType::Q8_0, true);
         let mut bytes = file(&tiny.metadata(), &made);
         let data: usize = made.iter().map(|(_, bytes)| bytes.len()).sum();

@@ -63,7 +63,7 @@ fn space(tokenizer: &Json) -> Result<bool, Untranslated> {
         match &tokenizer[field] {
             Json::Null => {}
             it if it["type"] == "Sequence" => {
-                steps.extend(it[list].as_array().into_iter().flatten())
+                steps.extend(it[list].as_array().into_iter().flatten());
             }
             it => steps.push(it),
         }
@@ -72,10 +72,10 @@ fn space(tokenizer: &Json) -> Result<bool, Untranslated> {
         it["type"] == "Replace" && it["pattern"]["String"] == " " && it["content"] == SPACE
     };
     match steps[..] {
-        [prepend, then] if prepend["type"] == "Prepend" && prepend["prepend"] == SPACE => {
-            if replace(then) {
-                return Ok(true);
-            }
+        [prepend, then]
+            if prepend["type"] == "Prepend" && prepend["prepend"] == SPACE && replace(then) =>
+        {
+            return Ok(true);
         }
         [only] if replace(only) => return Ok(false),
         [only] if only["type"] == "Metaspace" && only["replacement"] == SPACE => {
