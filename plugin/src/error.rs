@@ -49,6 +49,14 @@ pub enum Error {
         /// What the engine lacks.
         reason: &'static str,
     },
+    /// GGUF cannot say what the model is, or llama.cpp would compute another.
+    #[error("{model} cannot be written as GGUF: {reason}")]
+    NotInGguf {
+        /// Name of the model.
+        model: String,
+        /// What the format or llama.cpp lacks.
+        reason: String,
+    },
     /// Fewer experts would be left than the router chooses from.
     #[error(
         "{budget} would leave {left} of {experts} experts, but the model {}",

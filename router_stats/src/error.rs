@@ -74,6 +74,24 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A directory has several GGUF models.
+    #[error("{}: expected one model, found {}", path.display(), files.join(", "))]
+    SeveralModels {
+        /// Directory.
+        path: PathBuf,
+        /// Their first files.
+        files: Vec<String>,
+    },
+    /// A GGUF file has a tensor that its architecture does not.
+    #[error("{}: tensor `{tensor}`: expected a tensor of `{architecture}`, found a name that it does not have", path.display())]
+    UnknownTensor {
+        /// File.
+        path: PathBuf,
+        /// Name in the file.
+        tensor: String,
+        /// What llama.cpp calls the family.
+        architecture: &'static str,
+    },
     /// The list of shards is malformed or leads out of the directory.
     #[error("{}: invalid shard index: {reason}", path.display())]
     Index {
@@ -221,6 +239,14 @@ pub enum Error {
         /// Checkpoint directory.
         path: PathBuf,
     },
+    /// A tokenizer cannot be said in GGUF, or that of a GGUF file cannot be read.
+    #[error("{}: a tokenizer that llama.cpp's and this build do not have in common: {reason}", path.display())]
+    Untranslated {
+        /// `tokenizer.json`, or the GGUF file.
+        path: PathBuf,
+        /// What there is no counterpart for.
+        reason: String,
+    },
     /// The tokenizer does not load or does not encode.
     #[error("{}: tokenizer: {reason}", path.display())]
     Tokenizer {
@@ -349,10 +375,15 @@ impl Error {
                 "check the path; a model is a local directory or a hub id such as org/name"
             }
             Self::NotACheckpoint { .. } => {
-                "a checkpoint is a Hugging Face directory: config.json and model.safetensors, or an index with its shards"
+                "a checkpoint is a Hugging Face directory, config.json and model.safetensors or an index with its shards, or a GGUF file"
             }
             Self::Config { .. } => {
                 "what the model computes depends on this field; compare with the config.json it was published with"
+            }
+            Self::SeveralModels { .. } => "name one of the files with -m",
+            Self::UnknownTensor { .. } => {
+                "what the model computes with it is not known here, so it is not left out; \
+                 convert the original checkpoint instead"
             }
             Self::UnknownFamily { .. } => {
                 "this version prunes the families listed; CONTRIBUTING.md explains how to add one"
@@ -379,6 +410,9 @@ impl Error {
             }
             Self::NoTokenizer { .. } => {
                 "copy tokenizer.json from the original model into the directory"
+            }
+            Self::Untranslated { .. } => {
+                "text would be split into other tokens than the model learnt; `--layout hf` and a converter that knows the tokenizer may do"
             }
             Self::ChatTemplate { .. } => {
                 "chat `messages` need the model's chat template; use lines with `text` instead"

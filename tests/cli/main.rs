@@ -15,6 +15,7 @@ mod errors;
 mod failure;
 mod families;
 mod fit;
+mod gguf;
 mod hostile;
 mod hub;
 mod limits;

@@ -7,6 +7,7 @@
 mod configs;
 mod cut;
 mod engine;
+mod gguf;
 mod golden;
 mod identity;
 mod load;

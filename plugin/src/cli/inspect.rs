@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 use prune_eval::Report;
 use router_stats::checkpoint::ExpertReader;
-use router_stats::family::Projection;
+use router_stats::family::{Part, Role};
+use router_stats::gguf;
 use serde_json::json;
 
 pub(super) use plan::{asked, compared, ids, percent, plan_table, sizes, weighed};
@@ -27,7 +28,7 @@ use memory::MemoryArgs;
 /// Arguments of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Args {
-    /// Checkpoint directory, statistics file, plan, or evaluation report
+    /// Checkpoint directory, GGUF file, statistics file, plan, or evaluation report
     #[arg(value_name = "PATH")]
     path: PathBuf,
 
@@ -42,18 +43,21 @@ pub(super) struct Args {
 /// Runs `inspect`.
 pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
     let path = &args.path;
-    if path.is_dir() {
+    let head = match path.is_dir() {
+        true => Vec::new(),
+        false => head(path).map_err(router_stats::Error::io(path))?,
+    };
+    if path.is_dir() || head.starts_with(&gguf::MAGIC) {
         return checkpoint(path, args, global);
     }
     if args.memory.memory {
         return Err(Error::Option {
             option: "--memory",
-            expected: "a checkpoint directory".to_owned(),
+            expected: "a checkpoint".to_owned(),
             found: path.display().to_string(),
         }
         .into());
     }
-    let head = head(path).map_err(router_stats::Error::io(path))?;
     // Statistics are a safetensors file, which begins with a binary length.
     if !head.trim_ascii_start().starts_with(b"{") {
         return stats::show(path, args.json);
@@ -96,12 +100,7 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
                 moe,
                 topology.hidden,
             )
-            .map(|reader| {
-                (
-                    reader.layout().to_string(),
-                    reader.element(Projection::Gate).to_string().to_lowercase(),
-                )
-            })
+            .map(|reader| (reader.layout().to_string(), elements(&model)))
         })
         .transpose()?;
     let pruned = read(dir.join(PLAN_FILE)).ok();
@@ -109,6 +108,7 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
     let shared = moe.and_then(|(_, moe)| moe.shared);
     let serving = model.family().serving(topology);
     let (checkpoint, family) = (model.checkpoint(), model.family());
+    let has_tokenizer = checkpoint.has_tokenizer();
     let refusal = |on_cpu| crate::surgery::refusal(checkpoint, family, topology, on_cpu);
     let refused = refusal(false);
     let note = refused.or(serving.note()).or_else(|| refusal(true));
@@ -129,7 +129,7 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
             "vocabulary": topology.vocab,
             "expert_layout": stored.as_ref().map(|(layout, _)| layout),
             "expert_dtype": stored.as_ref().map(|(_, dtype)| dtype),
-            "tokenizer": dir.join("tokenizer.json").is_file(),
+            "tokenizer": has_tokenizer,
             "pruned_by": pruned,
         }))?);
     }
@@ -151,14 +151,7 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
     table
         .row(["hidden", &topology.hidden.to_string()])
         .row(["vocabulary", &format::count(topology.vocab as u64)])
-        .row([
-            "tokenizer",
-            if dir.join("tokenizer.json").is_file() {
-                "yes"
-            } else {
-                "no"
-            },
-        ]);
+        .row(["tokenizer", if has_tokenizer { "yes" } else { "no" }]);
     let served = match (is_served, note) {
         (true, None) => "yes".to_owned(),
         (true, Some(note)) => format!("yes; {note}"),
@@ -176,6 +169,26 @@ fn checkpoint(dir: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
         text += &format!("\n\n{}", args.memory.table(&model, &global.cache()?)?);
     }
     Ok(output::data(&text)?)
+}
+
+/// How the experts of all layers are stored: `bf16`, or `q4_k, q6_k`.
+fn elements(model: &Model) -> String {
+    let names = model.family().names();
+    let mut elements = Vec::new();
+    for tensor in model.checkpoint().tensors() {
+        let Role::Block { part, .. } = names.role(tensor.name) else {
+            continue;
+        };
+        let element = tensor.element.to_string().to_lowercase();
+        let expert = matches!(
+            part,
+            Part::Expert { .. } | Part::StackedGateUp | Part::StackedDown
+        );
+        if expert && !elements.contains(&element) {
+            elements.push(element);
+        }
+    }
+    elements.join(", ")
 }
 
 /// Adds what a model weighs.

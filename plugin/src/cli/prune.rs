@@ -38,6 +38,11 @@ pub(super) struct Args {
     #[arg(long, value_name = "TYPE", value_parser = parse_weights)]
     uqff_weights: Option<UqffWeights>,
 
+    /// Numbers that matrices have in GGUF
+    /// [default: float, or what the plan says]
+    #[arg(long, value_name = "TYPE", value_parser = parse_weights)]
+    gguf_weights: Option<UqffWeights>,
+
     /// Device that UQFF is loaded on
     #[arg(long, value_enum, default_value_t = DeviceArg::Cpu)]
     uqff_device: DeviceArg,
@@ -81,6 +86,8 @@ enum LayoutArg {
     Engine,
     /// As UQFF, which mistral.rs loads with a different number of experts in every layer
     Uqff,
+    /// As GGUF, which llama.cpp loads
+    Gguf,
 }
 
 /// Where UQFF is loaded.
@@ -121,6 +128,7 @@ impl Args {
         match self.layout.unwrap_or(default) {
             LayoutArg::Hf => Layout::Hf,
             LayoutArg::Engine => Layout::Engine,
+            LayoutArg::Gguf => Layout::Gguf(self.gguf_weights.or(plan.weights).unwrap_or_default()),
             LayoutArg::Uqff => Layout::Uqff(Uqff {
                 weights: self.uqff_weights.or(plan.weights).unwrap_or_default(),
                 device: match self.uqff_device {
@@ -135,8 +143,10 @@ impl Args {
 /// Runs `prune`.
 pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow::Result<()> {
     // Without a layout the plan may say which.
-    let other = matches!(args.layout, Some(LayoutArg::Hf | LayoutArg::Engine));
-    given.refuse_unless(!other, &UQFF, "--layout uqff")?;
+    let is_uqff = matches!(args.layout, None | Some(LayoutArg::Uqff));
+    given.refuse_unless(is_uqff, &UQFF, "--layout uqff")?;
+    let is_gguf = matches!(args.layout, Some(LayoutArg::Gguf));
+    given.refuse_unless(is_gguf, &["--gguf-weights"], "--layout gguf")?;
     let (cache, console) = surroundings(global)?;
     if args.stream_prune {
         return stream(args, given, &console);

@@ -16,6 +16,9 @@ impl Error {
             Self::NotServed { .. } => {
                 "calibrate, plan, eval and prune work: prune with --layout hf, and serve the result with transformers or vLLM".to_owned()
             }
+            Self::NotInGguf { .. } => {
+                "--layout hf writes what transformers and vLLM read".to_owned()
+            }
             Self::Exposed { .. } => {
                 "put a key into a file and name it with --api-key-file; --no-auth serves everyone who can reach the address".to_owned()
             }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use router_stats::checkpoint::Checkpoint;
+use router_stats::checkpoint::{self, Checkpoint};
 use router_stats::family::{Family, Keep, Topology};
 use tokenizers::Tokenizer;
 
@@ -19,8 +19,8 @@ use crate::{Error, Result};
 /// Which model, as a person says it.
 #[derive(Debug, Clone, Default)]
 pub struct ModelSource {
-    /// A directory or a hub id, with its revision or not: `org/name@v1`. `None`
-    /// is the demo model.
+    /// A directory, a GGUF file, or a hub id, with its revision or not:
+    /// `org/name@v1`. `None` is the demo model.
     pub model: Option<String>,
     /// Revision on the hub, if the id names none.
     pub revision: Option<String>,
@@ -29,7 +29,8 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// A short name: the last part of the path or id.
+    /// A short name: the last part of the path or id, of a file without its
+    /// ending.
     pub fn name(&self) -> String {
         let Some(model) = &self.model else {
             return demo::NAME.to_owned();
@@ -38,6 +39,9 @@ impl ModelSource {
         // `.` and `..` have a name only as absolute paths.
         let absolute = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
         let named = if path.is_dir() { &absolute } else { path };
+        if path.is_file() {
+            return checkpoint::file_stem(path);
+        }
         named
             .file_name()
             .map_or_else(|| model.clone(), |name| name.to_string_lossy().into_owned())
@@ -169,12 +173,11 @@ impl Model {
     /// Those of opening a checkpoint.
     pub fn of(checkpoint: Checkpoint, name: String, device: &Device) -> Result<Self> {
         let fingerprint = checkpoint.fingerprint()?;
-        let companions = surgery::companions_hash(checkpoint.dir())?;
         let forward = router_stats::forward::Model::open(Arc::new(checkpoint), device)?;
         Ok(Self {
             name,
             fingerprint,
-            companions,
+            companions: surgery::companions_hash(forward.checkpoint())?,
             forward,
         })
     }

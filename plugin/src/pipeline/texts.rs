@@ -103,8 +103,7 @@ pub fn bundled_held_out(model: &Model, cache: &Cache, progress: &dyn Progress) -
 /// Reads bundled files, whose chats every model must be able to read: a model
 /// without a template gets a plain transcript of them.
 fn bundled(sources: &[Source], model: &Model) -> Result<Corpus> {
-    let template =
-        ChatTemplate::read(model.checkpoint().dir())?.map_or_else(ChatTemplate::plain, Ok)?;
+    let template = ChatTemplate::of(model.checkpoint())?.map_or_else(ChatTemplate::plain, Ok)?;
     Ok(Corpus::read(sources, Some(&template))?)
 }
 
@@ -113,7 +112,7 @@ fn bundled(sources: &[Source], model: &Model) -> Result<Corpus> {
 /// # Errors
 /// If a file cannot be read.
 pub fn read(sources: &[Source], model: &Model) -> Result<Corpus> {
-    let template = ChatTemplate::read(model.checkpoint().dir())?;
+    let template = ChatTemplate::of(model.checkpoint())?;
     Ok(Corpus::read(sources, template.as_ref())?)
 }
 

@@ -106,7 +106,13 @@ fn summary(plan: &Plan, source: &str, layout: Layout, prediction_layers: usize) 
             "What is left is stored in {}, whatever the sizes below say",
             uqff.computes_in()
         ),
-        Layout::Hf | Layout::Engine => "What is left has the weights it had".to_owned(),
+        Layout::Gguf(weights) if weights != UqffWeights::Float => format!(
+            "What is left was quantised to {}; sizes and loss below are those before that",
+            weights.name()
+        ),
+        Layout::Hf | Layout::Engine | Layout::Gguf(_) => {
+            "What is left has the weights it had".to_owned()
+        }
     };
     let mut text = format!(
         "This is `{}` {what}. {left}: nothing was retrained.",
@@ -206,6 +212,10 @@ fn method(plan: &Plan, layout: Layout) -> String {
             Layout::Engine => {
                 "as mistral.rs loads them; `--layout hf` writes what transformers loads".to_owned()
             }
+            Layout::Gguf(_) => format!(
+                "as GGUF, which llama.cpp loads with `llama-cli -m {}`",
+                inline(&super::gguf::file_name(&plan.model.name))
+            ),
             Layout::Uqff(uqff) => format!(
                 "as UQFF, which mistral.rs loads with `--from-uqff {}`; layers may keep different \
                  numbers of them",
@@ -265,7 +275,10 @@ fn reproduce(source: &str, layout: Layout) -> String {
             uqff.weights.name(),
             uqff.device.name()
         ),
-        Layout::Hf | Layout::Engine => String::new(),
+        Layout::Gguf(weights) if weights != UqffWeights::Float => {
+            format!(" --gguf-weights {}", weights.name())
+        }
+        Layout::Hf | Layout::Engine | Layout::Gguf(_) => String::new(),
     };
     format!(
         "### Reproduce\n\nThe plan is in this directory.\n\n```sh\n\

@@ -10,13 +10,15 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
+use router_stats::checkpoint::Checkpoint;
 use router_stats::family::Config;
+use router_stats::gguf::Header;
 use router_stats::Error as StatsError;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{uqff, Cut};
+use super::{uqff, Cut, Layout};
 use crate::Result;
 
 /// Files that are copied if they are there.
@@ -46,28 +48,61 @@ const CONFIG: &str = "config.json";
 /// The model card.
 const CARD: &str = "README.md";
 
+/// Writes to `to` what the layout has beside weights: the configuration and the
+/// companions, or, of a layout whose weights' file has both, texts alone.
+///
+/// # Errors
+/// Those of [`config`], and I/O errors.
+pub(super) fn write(cut: &Cut<'_>, to: &Path) -> Result<()> {
+    let from = cut.checkpoint.dir();
+    if let Layout::Gguf(_) = cut.layout {
+        return copy_those(from, to, is_text);
+    }
+    write_json(&to.join(CONFIG), &config(cut)?)?;
+    copy(from, to)
+}
+
 /// Copies the companions of the checkpoint in `from` to `to`.
 ///
 /// # Errors
 /// I/O errors.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    copy_those(from, to, is_companion)
+}
+
+fn copy_those(from: &Path, to: &Path, wanted: fn(&str) -> bool) -> Result<()> {
     for entry in fs::read_dir(from).map_err(StatsError::io(from))? {
         let entry = entry.map_err(StatsError::io(from))?;
         // Checkpoints in a hub cache are links to blobs, so links are followed.
-        if entry.file_name().to_str().is_some_and(is_companion) && entry.path().is_file() {
+        if entry.file_name().to_str().is_some_and(wanted) && entry.path().is_file() {
             copy_file(&entry.path(), &to.join(entry.file_name()))?;
         }
     }
     Ok(())
 }
 
-/// Hex SHA-256 of the names and contents of the companions in `dir`. What is
-/// made of a checkpoint depends on them as on its weights: they say how text
-/// becomes tokens, and they are copied.
+/// Hex SHA-256 of what a checkpoint has beside its weights: the names and
+/// contents of the companions in its directory, or the metadata of its GGUF
+/// file and the tokenizer beside it. What is made of a checkpoint depends on
+/// them as on its weights: they say how text becomes tokens, and they are
+/// copied.
 ///
 /// # Errors
 /// I/O errors.
-pub fn companions_hash(dir: &Path) -> Result<String> {
+pub fn companions_hash(checkpoint: &Checkpoint) -> Result<String> {
+    let dir = checkpoint.dir();
+    let Some(header) = checkpoint.gguf() else {
+        return directory_hash(dir);
+    };
+    let mut hash = Sha256::new();
+    hash.update(Header::encode(&header.metadata, &[], 1));
+    if let Some(path) = checkpoint.tokenizer_file() {
+        hash.update(fs::read(&path).map_err(StatsError::io(&path))?);
+    }
+    Ok(crate::cache::hex(&hash.finalize()))
+}
+
+fn directory_hash(dir: &Path) -> Result<String> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir).map_err(StatsError::io(dir))? {
         let entry = entry.map_err(StatsError::io(dir))?;
@@ -88,14 +123,6 @@ pub fn companions_hash(dir: &Path) -> Result<String> {
         }
     }
     Ok(crate::cache::hex(&hash.finalize()))
-}
-
-/// Writes [`config`].
-///
-/// # Errors
-/// Those of [`config`], and I/O errors.
-pub(super) fn write_config(cut: &Cut<'_>, to: &Path) -> Result<()> {
-    write_json(&to.join(CONFIG), &config(cut)?)
 }
 
 /// `config.json` for what stays, as the reader of the layout needs it.
@@ -156,9 +183,10 @@ pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
 }
 
 fn is_companion(name: &str) -> bool {
-    if NAMES.contains(&name) {
-        return true;
-    }
+    NAMES.contains(&name) || is_text(name)
+}
+
+fn is_text(name: &str) -> bool {
     let (stem, ending) = name.rsplit_once('.').unwrap_or((name, ""));
     // A number is part of the name: LICENSE-2.0.
     let text = matches!(&*ending.to_ascii_lowercase(), "md" | "txt")
@@ -209,7 +237,7 @@ mod tests {
     fn the_hash_sees_companions_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        let hash = || companions_hash(dir.path()).unwrap();
+        let hash = || directory_hash(dir.path()).unwrap();
         let mut seen = vec![hash()];
         for (name, text) in [
             ("tokenizer.json", "{}"),

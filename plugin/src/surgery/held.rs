@@ -90,7 +90,7 @@ impl Held {
             numbers * size
         };
         match layout {
-            Layout::Hf | Layout::Engine => {
+            Layout::Hf | Layout::Engine | Layout::Gguf(_) => {
                 for output in layout::outputs(&cut)? {
                     // The engine takes a tied head from the embedding.
                     if !(topology.tied_head && output.name == names.head) {

@@ -10,7 +10,8 @@ use router_stats::checkpoint::{self, ExpertReader, TensorView};
 use router_stats::family::{MoeSpec, Part, Projection, Role, SCALE_SUFFIX};
 use safetensors::Dtype;
 
-use super::uqff::{Artifact, Uqff};
+use super::gguf::Packed;
+use super::uqff::{Artifact, Uqff, UqffWeights};
 use super::values::Padding;
 use super::{bias, classify, pairs, sublayers, values, Cut};
 use crate::Result;
@@ -32,6 +33,8 @@ pub enum Layout {
     /// projection, whichever way the source has them. Zeros and raised biases
     /// of a source that was written for the engine stay, and change nothing.
     Hf,
+    /// As llama.cpp loads it: one file, with matrices in these numbers.
+    Gguf(UqffWeights),
     /// As mistral.rs 0.8.1 loads UQFF, with a different number of experts in
     /// every layer if need be: see [`Uqff`].
     Uqff(Uqff),
@@ -41,7 +44,7 @@ impl Layout {
     /// Whether mistral.rs reads it, so that what it computes otherwise than the
     /// model has to be made up for.
     pub(super) fn is_for_engine(self) -> bool {
-        !matches!(self, Self::Hf)
+        !matches!(self, Self::Hf | Self::Gguf(_))
     }
 }
 
@@ -50,6 +53,7 @@ impl std::fmt::Display for Layout {
         f.write_str(match self {
             Self::Engine => "engine",
             Self::Hf => "hf",
+            Self::Gguf(_) => "gguf",
             Self::Uqff(_) => "uqff",
         })
     }
@@ -105,6 +109,8 @@ pub(super) enum Source {
     Widened(Box<Widened>),
     /// A linear layer as UQFF stores it.
     Artifact(Box<Artifact>),
+    /// A tensor as GGUF stores it.
+    Packed(Box<Packed>),
     /// One matrix out of a stacked tensor: [I, H], or [H, I] for down.
     Matrix {
         layer: usize,

@@ -7,9 +7,11 @@
 //! pairs      \
 //! values      } what the engine needs stored otherwise, to compute the same
 //! bias       /
+//! gguf       the same tensors in one file for llama.cpp
 //! uqff       the same tensors as the engine's own format, with counts that differ by layer
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
+//! place      puts them where they go in the files
 //! streamed   the same where shards of the source come and go: what can be written when
 //! companion  config.json, tokenizer, licence: everything that is not a weight
 //! card       what was removed and what it cost, for README.md
@@ -21,8 +23,9 @@
 //! sixteen bits afterwards, and in [`Layout::Hf`]
 //! [`Keep::all`](router_stats::family::Keep::all) reproduces every tensor. The
 //! engine's copy may have rows in another order, zeros between them and a
-//! router bias that is raised as a whole; [`Layout::Uqff`] alone computes, since
-//! the engine reads its numbers as they are. Surgery does not choose what goes
+//! router bias that is raised as a whole; [`Layout::Uqff`] and
+//! [`Layout::Gguf`] alone compute, since numbers may be asked for that the
+//! source does not have. Surgery does not choose what goes
 //! (see [`crate::plan`]).
 
 mod bias;
@@ -33,9 +36,11 @@ mod directory;
 #[cfg(test)]
 mod fixture;
 mod fp8;
+mod gguf;
 mod held;
 mod layout;
 mod pairs;
+mod place;
 mod served;
 mod shard;
 mod streamed;
@@ -199,6 +204,10 @@ pub fn check_counts(
     sublayers::check(&checkpoint.name(), family, topology, plan.keep())?;
     match layout {
         Layout::Hf | Layout::Engine => plan.expect_even(),
+        Layout::Gguf(_) => {
+            plan.expect_even()?;
+            gguf::check(&Cut::new(checkpoint, family, topology, plan.keep(), layout))
+        }
         Layout::Uqff(_) => {
             let cut = Cut::new(checkpoint, family, topology, plan.keep(), layout);
             cut.check_served()?;
@@ -312,6 +321,9 @@ impl<'a> Cut<'a> {
 
     /// Fails if the engine would not take the result and it is written for it.
     fn check_served(&self) -> Result<()> {
+        if let Layout::Gguf(_) = self.layout {
+            return gguf::check(self);
+        }
         let cpu = matches!(self.layout, Layout::Uqff(uqff) if uqff.device == UqffDevice::Cpu);
         if !self.layout.is_for_engine() {
             return Ok(());
@@ -330,7 +342,7 @@ impl<'a> Cut<'a> {
     fn stacks_experts(&self) -> bool {
         match self.layout {
             Layout::Hf => self.family.stacks_experts(),
-            Layout::Uqff(_) => false,
+            Layout::Gguf(_) | Layout::Uqff(_) => false,
             Layout::Engine => self
                 .family
                 .serving(self.topology)
@@ -352,9 +364,8 @@ fn write_directory(
     let shards = shards(cut, options)?;
     let summary = Summary::of(&shards);
     let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
-    write::weights(cut, &shards, partial.path(), progress)?;
-    companion::write_config(cut, partial.path())?;
-    companion::copy(cut.checkpoint.dir(), partial.path())?;
+    place::weights(cut, &shards, partial.path(), progress)?;
+    companion::write(cut, partial.path())?;
     record(partial.path())?;
     partial.finish()?;
     Ok(summary)
@@ -367,6 +378,7 @@ fn shards(cut: &Cut<'_>, options: &SurgeryOptions) -> Result<Vec<Shard>> {
         Layout::Hf | Layout::Engine => {
             shard::partition(layout::outputs(cut)?, options.max_shard_bytes)
         }
+        Layout::Gguf(weights) => Ok(vec![gguf::file(cut, weights)?]),
         Layout::Uqff(uqff) => {
             let files = uqff::files(cut, uqff)?;
             let residual = |_, _| uqff::RESIDUAL.to_owned();

@@ -1,7 +1,7 @@
 //! The order of rows that rotary positions see.
 //!
-//! Where the engine turns other pairs of dimensions than the model does, the
-//! rows of the query and key projections are reordered so that both compute
+//! Where the engine, or llama.cpp, turns other pairs of dimensions than the
+//! model does, the rows of the query and key projections are reordered so that both compute
 //! the same: q·k does not depend on the order of dimensions. Only grouped-query
 //! families need this.
 
@@ -26,11 +26,14 @@ pub(super) fn fp8(checkpoint: &Checkpoint, family: &dyn Family, topology: &Topol
 /// How the result pairs rotary dimensions, for families where that depends on
 /// the layout.
 fn wanted(cut: &Cut<'_>) -> Option<Pairs> {
+    if let Layout::Gguf(_) = cut.layout {
+        return cut.family.gguf().map(|gguf| gguf.pairs);
+    }
     let engine = cut.family.serving(cut.topology).layout()?.pairs?;
     Some(match (cut.layout, engine) {
         (Layout::Engine | Layout::Uqff(_), pairs) => pairs,
-        (Layout::Hf, Pairs::Halves) => Pairs::Adjacent,
-        (Layout::Hf, Pairs::Adjacent) => Pairs::Halves,
+        (Layout::Hf | Layout::Gguf(_), Pairs::Halves) => Pairs::Adjacent,
+        (Layout::Hf | Layout::Gguf(_), Pairs::Adjacent) => Pairs::Halves,
     })
 }
 

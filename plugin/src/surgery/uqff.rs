@@ -161,7 +161,7 @@ impl UqffWeights {
     }
 
     /// The blocks of rows of so many numbers; none for numbers as they are.
-    fn blocks(self, width: usize) -> Option<GgmlDType> {
+    pub(super) fn blocks(self, width: usize) -> Option<GgmlDType> {
         let quantization = self.quantization()?;
         Some(quantization.row_blocks(width).unwrap_or(GgmlDType::F32))
     }
@@ -360,15 +360,18 @@ fn biased(cut: &Cut<'_>, tensors: &mut BTreeMap<String, Output>) {
 /// reads the scales.
 fn scaled(tensors: &mut BTreeMap<String, Output>) {
     tensors.retain(|name, _| !name.ends_with(SCALE_SUFFIX));
-    for tensor in tensors.values_mut() {
-        let stored = match &tensor.source {
-            Source::Copy { tensor: stored } if tensor.dtype == Dtype::F8_E4M3 => stored.clone(),
-            _ => continue,
-        };
-        tensor.dtype = Dtype::F32;
-        tensor.bytes = (tensor.shape.iter().product::<usize>() * 4) as u64;
-        tensor.source = Source::Weight { tensor: stored };
-    }
+    tensors.values_mut().for_each(multiplied);
+}
+
+/// Turns an fp8 weight with block scales to f32.
+pub(super) fn multiplied(tensor: &mut Output) {
+    let stored = match &tensor.source {
+        Source::Copy { tensor: stored } if tensor.dtype == Dtype::F8_E4M3 => stored.clone(),
+        _ => return,
+    };
+    tensor.dtype = Dtype::F32;
+    tensor.bytes = (tensor.shape.iter().product::<usize>() * 4) as u64;
+    tensor.source = Source::Weight { tensor: stored };
 }
 
 /// Replaces a tensor by what `make` makes of it.

@@ -14,10 +14,15 @@ use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 use minijinja_contrib::pycompat::unknown_method_callback;
 use serde_json::Value;
 
+use crate::checkpoint::Checkpoint;
+use crate::gguf::Metadata;
 use crate::{Error, Result};
 
 /// Special tokens that templates refer to by name.
 const TOKENS: [&str; 4] = ["bos_token", "eos_token", "unk_token", "pad_token"];
+
+/// Key of the template of a GGUF file.
+const STORED_TEMPLATE: &str = "tokenizer.chat_template";
 
 /// A transcript for models that have no template of their own.
 const PLAIN: &str = "\
@@ -35,6 +40,29 @@ pub struct ChatTemplate {
 }
 
 impl ChatTemplate {
+    /// The template of a checkpoint: that of its directory, or that of the
+    /// metadata of its GGUF file.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read); [`Error::Config`] for a template that is no
+    /// text.
+    pub fn of(checkpoint: &Checkpoint) -> Result<Option<Self>> {
+        let (path, Some(header)) = (checkpoint.dir(), checkpoint.gguf()) else {
+            return Self::read(checkpoint.dir());
+        };
+        let metadata = &header.metadata;
+        let source = metadata.optional_text(STORED_TEMPLATE);
+        let Some(source) = source.map_err(|unusable| unusable.at(path))? else {
+            return Ok(None);
+        };
+        Self::new(
+            path.to_path_buf(),
+            source.to_owned(),
+            stored_tokens(metadata),
+        )
+        .map(Some)
+    }
+
     /// Reads the template of a checkpoint directory: `chat_template.jinja`,
     /// else `chat_template` of `tokenizer_config.json` (a string, or a list of
     /// named templates of which `default` is meant). `None` if there is neither.
@@ -70,6 +98,11 @@ impl ChatTemplate {
     /// [`Error::ChatTemplate`], if the Jinja engine refuses the built-in text.
     pub fn plain() -> Result<Self> {
         Self::new(PathBuf::from("(built in)"), PLAIN.to_owned(), Vec::new())
+    }
+
+    /// The template itself, in Jinja.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// Renders one chat. `messages` is a list of objects with `role` and
@@ -177,6 +210,20 @@ fn special_tokens(config: &Value) -> Vec<(&'static str, String)> {
             Some((name, text.to_owned()))
         })
         .collect()
+}
+
+/// Special tokens as GGUF has them: by their numbers.
+fn stored_tokens(metadata: &Metadata) -> Vec<(&'static str, String)> {
+    let Ok(texts) = metadata.texts("tokenizer.ggml.tokens") else {
+        return Vec::new();
+    };
+    let keys = ["bos", "eos", "unknown", "padding"];
+    let tokens = TOKENS.iter().zip(keys).filter_map(|(&name, key)| {
+        let id = metadata.get(&format!("tokenizer.ggml.{key}_token_id"))?;
+        let text = texts.get(usize::try_from(id.natural()?).ok()?)?;
+        Some((name, text.clone()))
+    });
+    tokens.collect()
 }
 
 /// How templates refuse a chat: `{{ raise_exception('roles must alternate') }}`.

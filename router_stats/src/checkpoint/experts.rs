@@ -1,13 +1,16 @@
 //! The experts of one layer, whichever way they are stored.
 //!
-//! Checkpoints spell experts in three ways, and only this file knows them:
+//! Checkpoints spell experts in four ways, and only this file knows them:
 //!
 //! | layout | gate, up | down |
 //! |---|---|---|
 //! | per expert | `experts.{e}.*` [I, H] each | [H, I] |
 //! | stacked | `gate_up_proj` [E, 2I, H] | `down_proj` [E, H, I] |
 //! | stacked, transposed | `gate_up_proj` [E, H, 2I] | `down_proj` [E, I, H] |
+//! | three stacks | `gate_proj`, `up_proj` [E, I, H] | `down_proj` [E, H, I] |
 //!
+//! Three stacks are what GGUF has; their elements may differ from one to the
+//! next, and may be in blocks.
 //! Each of an fp8 expert's matrices has block scales beside it (see [`Weight`]);
 //! stacks of fp8 are not read.
 //!
@@ -33,6 +36,8 @@ pub enum Layout {
         /// Whether matrices are stored input-major, [H, 2I] and [I, H].
         transposed: bool,
     },
+    /// One tensor for each projection of all experts.
+    Stacks,
 }
 
 impl std::fmt::Display for Layout {
@@ -41,6 +46,7 @@ impl std::fmt::Display for Layout {
             Self::PerExpert => "per expert",
             Self::Stacked { transposed: false } => "stacked",
             Self::Stacked { transposed: true } => "stacked, transposed",
+            Self::Stacks => "stacked, projections apart",
         })
     }
 }
@@ -52,9 +58,9 @@ pub struct ExpertReader<'a> {
     experts: usize,
     intermediate: usize,
     hidden: usize,
-    element: Element,
     layout: Layout,
-    /// Per expert: gate, up and down of every expert; stacked: gate_up, down.
+    /// Per expert: gate, up and down of every expert; stacked: gate_up, down;
+    /// three stacks: gate, up, down.
     tensors: Vec<Weight<'a>>,
 }
 
@@ -80,8 +86,8 @@ struct Columns<'a> {
 
 impl<'a> ExpertReader<'a> {
     /// Finds the experts of `layer` and checks that all are there, of the right
-    /// shape and of one dtype that can be computed with, and that fp8 matrices
-    /// have their scales. Stacked fp8 experts are not read. H is `hidden`.
+    /// shape and of one dtype that can be computed with, or in blocks, and that
+    /// fp8 matrices have their scales. Stacked fp8 experts are not read. H is `hidden`.
     ///
     /// # Errors
     /// [`Error::MissingTensor`], [`Error::Shape`], [`Error::Dtype`],
@@ -97,6 +103,9 @@ impl<'a> ExpertReader<'a> {
         let stacked = checkpoint.contains(&names.in_block(layer, names.stacked_gate_up));
         let (layout, tensors) = if stacked {
             open_stacked(checkpoint, names, layer, spec, hidden)?
+        } else if checkpoint.contains(&names.in_block(layer, &names.stack(Projection::Gate))) {
+            let tensors = open_stacks(checkpoint, names, layer, spec, hidden)?;
+            (Layout::Stacks, tensors)
         } else {
             (
                 Layout::PerExpert,
@@ -109,7 +118,10 @@ impl<'a> ExpertReader<'a> {
         };
         let element = first.tensor().element;
         let mut others = tensors.iter().map(Weight::tensor);
-        if let Some(other) = others.find(|tensor| tensor.element != element) {
+        let blocks = others
+            .clone()
+            .any(|tensor| tensor.element.plain().is_none());
+        if let Some(other) = others.find(|tensor| !blocks && tensor.element != element) {
             return Err(Error::MixedDtypes {
                 path: other.file().to_path_buf(),
                 tensor: other.name.to_owned(),
@@ -122,7 +134,6 @@ impl<'a> ExpertReader<'a> {
             experts,
             intermediate,
             hidden,
-            element,
             layout,
             tensors,
         })
@@ -133,10 +144,11 @@ impl<'a> ExpertReader<'a> {
         self.layout
     }
 
-    /// Element type of a projection in every expert: bf16, f16, f32, or fp8
-    /// with block scales.
-    pub fn element(&self, _projection: Projection) -> Element {
-        self.element
+    /// Element type of a projection of the first expert: bf16, f16, f32, fp8
+    /// with block scales, or blocks. Unless in blocks, all of a layer's experts
+    /// have the same.
+    pub fn element(&self, projection: Projection) -> Element {
+        self.tensors[self.position(0, projection)].tensor().element
     }
 
     /// The type of a projection's elements one by one.
@@ -144,9 +156,7 @@ impl<'a> ExpertReader<'a> {
     /// # Errors
     /// [`Error::Dtype`] if they are stored in blocks.
     pub fn plain(&self, projection: Projection) -> Result<Dtype> {
-        let last = self.tensors.len() - 1;
-        let first = usize::from(projection == Projection::Down) * last;
-        self.tensors[first].tensor().plain()
+        self.tensors[self.position(0, projection)].tensor().plain()
     }
 
     /// Bytes of one matrix, row-major [I, H] (gate, up) or [H, I] (down), in
@@ -192,10 +202,20 @@ impl<'a> ExpertReader<'a> {
             }
         }
         for projection in Projection::ALL {
-            match self.stored(expert, projection)? {
-                Stored::Whole(weight) => weight.release(),
-                Stored::Rows(rows) | Stored::Columns(Columns { rows, .. }) => rows.release(),
-            }
+            self.release(expert, projection)?;
+        }
+        Ok(())
+    }
+
+    /// Lets the system take back the pages that one matrix was read from, as
+    /// [`TensorView::release`] does.
+    ///
+    /// # Errors
+    /// [`Error::Structure`] if there is no such expert.
+    pub fn release(&self, expert: usize, projection: Projection) -> Result<()> {
+        match self.stored(expert, projection)? {
+            Stored::Whole(weight) => weight.release(),
+            Stored::Rows(rows) | Stored::Columns(Columns { rows, .. }) => rows.release(),
         }
         Ok(())
     }
@@ -234,12 +254,13 @@ impl<'a> ExpertReader<'a> {
                 expert.to_string(),
             ));
         }
-        let Layout::Stacked { transposed } = self.layout else {
-            return Ok(Stored::Whole(
-                self.tensors[expert * 3 + projection as usize],
-            ));
+        let weight = self.tensors[self.position(expert, projection)];
+        let tensor = weight.tensor();
+        let transposed = match self.layout {
+            Layout::PerExpert => return Ok(Stored::Whole(weight)),
+            Layout::Stacks => return Ok(Stored::Rows(tensor.rows(expert..expert + 1))),
+            Layout::Stacked { transposed } => transposed,
         };
-        let tensor = self.tensors[usize::from(projection == Projection::Down)].tensor();
         let rows = tensor.rows(expert..expert + 1);
         let second = usize::from(projection == Projection::Up);
         if transposed {
@@ -252,6 +273,15 @@ impl<'a> ExpertReader<'a> {
         }
         let halves = if projection == Projection::Down { 1 } else { 2 };
         Ok(Stored::Rows(rows.part(second, halves)))
+    }
+
+    /// Which of the tensors holds a matrix.
+    fn position(&self, expert: usize, projection: Projection) -> usize {
+        match self.layout {
+            Layout::PerExpert => expert * 3 + projection as usize,
+            Layout::Stacks => projection as usize,
+            Layout::Stacked { .. } => usize::from(projection == Projection::Down),
+        }
     }
 
     /// Copies the window of an input-major matrix that holds `projection`.
@@ -324,6 +354,27 @@ fn open_stacked<'a>(
         Layout::Stacked { transposed },
         vec![Weight::unscaled(gate_up), Weight::unscaled(down)],
     ))
+}
+
+fn open_stacks<'a>(
+    checkpoint: &'a Checkpoint,
+    names: &Names,
+    layer: usize,
+    spec: &MoeSpec,
+    hidden: usize,
+) -> Result<Vec<Weight<'a>>> {
+    let mut tensors = Vec::with_capacity(Projection::ALL.len());
+    for projection in Projection::ALL {
+        let shape = match projection {
+            Projection::Gate | Projection::Up => [spec.experts, spec.intermediate, hidden],
+            Projection::Down => [spec.experts, hidden, spec.intermediate],
+        };
+        let name = names.in_block(layer, &names.stack(projection));
+        let tensor = checkpoint.tensor_of_shape(&name, &shape)?;
+        tensor.check_numbers()?;
+        tensors.push(Weight::unscaled(tensor));
+    }
+    Ok(tensors)
 }
 
 fn structure(what: String, expected: String, found: String) -> Error {

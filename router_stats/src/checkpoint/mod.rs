@@ -1,4 +1,5 @@
-//! Checkpoints on disk: a Hugging Face directory as named, mapped tensors.
+//! Checkpoints on disk: a Hugging Face directory, or GGUF files, as named,
+//! mapped tensors.
 //!
 //! Owns `config.json` as read, the shards and their headers, the block scales
 //! of fp8 weights, the layouts of experts, the fingerprint and the tokenizer
@@ -6,12 +7,15 @@
 //! writes. Headers and indices may be hostile: whatever they say, opening ends
 //! in a checkpoint whose every tensor lies inside its file, or in a named error.
 
+mod blocks;
 mod element;
 mod experts;
 mod fingerprint;
+mod gguf;
 pub(crate) mod header;
 mod index;
 pub(crate) mod map;
+mod order;
 mod quantization;
 mod shard;
 mod stand_in;
@@ -29,12 +33,14 @@ use std::sync::OnceLock;
 pub use element::Element;
 pub use experts::{ExpertReader, Layout};
 pub(crate) use fingerprint::hex;
+pub use gguf::stem as file_stem;
 pub use stand_in::header_bytes;
 pub use tensor::{Rows, TensorView};
 pub use transpose::transpose;
 pub use weight::Weight;
 
 use crate::family::Config;
+use crate::gguf::Header;
 use crate::{Error, Result};
 use shard::Shard;
 
@@ -46,8 +52,11 @@ const TOKENIZER: &str = "tokenizer.json";
 /// An opened checkpoint: headers are parsed and validated, data is mapped.
 #[derive(Debug)]
 pub struct Checkpoint {
+    /// The directory, or the GGUF file.
     dir: PathBuf,
     config: Config,
+    /// Of a GGUF file, what comes before its data.
+    gguf: Option<Header>,
     /// Rows and columns that share a scale in fp8 weights.
     block: Option<quantization::Block>,
     shards: Vec<Shard>,
@@ -59,16 +68,22 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens `config.json` and `model.safetensors`, or the shards that
-    /// `model.safetensors.index.json` names, in `dir`.
+    /// `model.safetensors.index.json` names, in `dir`; or the GGUF file that it
+    /// is, or that is the only one there, with all its parts.
     ///
     /// # Errors
     /// [`Error::NotACheckpoint`] if a file is absent, [`Error::Io`] if one
     /// cannot be read, [`Error::Json`], [`Error::Config`], [`Error::Index`],
     /// [`Error::Header`] or [`Error::Truncated`] if one is malformed,
     /// [`Error::Quantization`] if weights are quantised in a way that is not
-    /// read, and [`Error::MissingTensor`] if a shard lacks what the index
+    /// read, those of GGUF files, and [`Error::MissingTensor`] if a shard lacks what the index
     /// promises.
     pub fn open(dir: &Path) -> Result<Self> {
+        if !dir.join(SINGLE).exists() && !dir.join(INDEX).exists() {
+            if let Some(file) = gguf::find(dir)? {
+                return Self::open_gguf(&file);
+            }
+        }
         if !dir.is_dir() {
             std::fs::read_dir(dir).map_err(Error::io(dir))?;
         }
@@ -87,6 +102,7 @@ impl Checkpoint {
         Ok(Self {
             dir: dir.to_path_buf(),
             config,
+            gguf: None,
             block,
             shards,
             tensors,
@@ -94,14 +110,38 @@ impl Checkpoint {
         })
     }
 
-    /// The directory.
+    fn open_gguf(file: &Path) -> Result<Self> {
+        let opened = gguf::open(file)?;
+        Ok(Self {
+            dir: file.to_path_buf(),
+            config: opened.config,
+            gguf: Some(opened.header),
+            block: None,
+            shards: opened.shards,
+            tensors: opened.tensors,
+            fingerprint: OnceLock::new(),
+        })
+    }
+
+    /// What a GGUF file, the first if there are several, says before its data.
+    pub fn gguf(&self) -> Option<&Header> {
+        self.gguf.as_ref()
+    }
+
+    /// The directory, or the GGUF file.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
     /// What people call the model: the directory's name, or `org/name` for a
-    /// snapshot in the hub's cache, whose directory is named by a commit.
+    /// snapshot in the hub's cache, whose directory is named by a commit. A GGUF
+    /// file says it, else it is that of the file.
     pub fn name(&self) -> String {
+        if let Some(header) = &self.gguf {
+            let said = header.metadata.optional_text("general.name").ok().flatten();
+            let said = said.filter(|name| !name.trim().is_empty());
+            return said.map_or_else(|| gguf::stem(&self.dir), str::to_owned);
+        }
         let dir = std::path::absolute(&self.dir).unwrap_or_else(|_| self.dir.clone());
         let part = |path: Option<&Path>| {
             path.and_then(Path::file_name)
@@ -207,18 +247,33 @@ impl Checkpoint {
         Ok(self.fingerprint.get_or_init(|| found).clone())
     }
 
+    /// `tokenizer.json`, if it is there: in the directory, or beside the GGUF file.
+    pub fn tokenizer_file(&self) -> Option<PathBuf> {
+        let path = match &self.gguf {
+            None => self.dir.join(TOKENIZER),
+            Some(_) => self.dir.with_file_name(TOKENIZER),
+        };
+        path.is_file().then_some(path)
+    }
+
+    /// Whether there is a tokenizer, which may still not load.
+    pub fn has_tokenizer(&self) -> bool {
+        let stored = self.gguf.as_ref().map(|header| &header.metadata);
+        self.tokenizer_file().is_some()
+            || stored.is_some_and(|metadata| metadata.has("tokenizer.ggml.tokens"))
+    }
+
     /// Reads `tokenizer.json`.
     ///
     /// # Errors
     /// [`Error::NoTokenizer`] if there is none, [`Error::Tokenizer`] if it does
     /// not load.
     pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
-        let path = self.dir.join(TOKENIZER);
-        if !path.is_file() {
+        let Some(path) = self.tokenizer_file() else {
             return Err(Error::NoTokenizer {
                 path: self.dir.clone(),
             });
-        }
+        };
         tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::Tokenizer {
             path,
             reason: error.to_string(),
@@ -251,7 +306,7 @@ fn single(path: PathBuf) -> Result<Shards> {
     let shard = Shard::open(path, false)?;
     let names = shard.tensors().iter().enumerate();
     let tensors = names
-        .map(|(index, (name, _))| (name.clone(), (0, index)))
+        .map(|(index, tensor)| (tensor.name.clone(), (0, index)))
         .collect();
     Ok((vec![shard], tensors))
 }
@@ -267,7 +322,7 @@ fn sharded(dir: &Path) -> Result<Shards> {
             let shard = Shard::open(dir.join(file), false)?;
             let names = shard.tensors().iter().enumerate();
             let positions = names
-                .map(|(index, (name, _))| (name.clone(), index))
+                .map(|(index, tensor)| (tensor.name.clone(), index))
                 .collect();
             opened.insert(file, (shards.len(), positions));
             shards.push(shard);

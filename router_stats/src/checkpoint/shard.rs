@@ -1,20 +1,33 @@
-//! One safetensors file of a checkpoint, mapped and validated.
+//! One file of a checkpoint, safetensors or GGUF, mapped and validated.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::TensorInfo;
-
-use super::header::{self, Header};
 use super::map::Map;
+use super::order::Order;
+use super::{header, Element};
+use crate::gguf;
 use crate::{Error, Result};
+
+/// What is known of one tensor without looking at its data.
+#[derive(Debug)]
+pub(super) struct Stored {
+    pub(super) name: String,
+    pub(super) element: Element,
+    pub(super) shape: Vec<usize>,
+    /// Where its bytes lie in the file.
+    pub(super) range: Range<usize>,
+    /// How its rows lie, if not as the model has them.
+    pub(super) order: Option<Order>,
+}
 
 /// A mapped file and where its tensors are.
 #[derive(Debug)]
 pub(super) struct Shard {
     path: PathBuf,
     map: Map,
-    header: Header,
+    /// In file order.
+    tensors: Vec<Stored>,
     /// Of a stand-in, the bytes that are here nevertheless; `None` of a file
     /// that is whole.
     present: Option<Vec<Range<usize>>>,
@@ -31,12 +44,44 @@ impl Shard {
     pub(super) fn open(path: PathBuf, stand_in: bool) -> Result<Self> {
         let map = Map::open(&path)?;
         let header = header::parse(map.bytes()).map_err(|malformed| malformed.at(&path))?;
+        let tensors = header.tensors.into_iter().map(|(name, info)| Stored {
+            name,
+            element: info.dtype.into(),
+            shape: info.shape,
+            range: info.data_offsets.0..info.data_offsets.1,
+            order: None,
+        });
+        let tensors = tensors.collect();
         Ok(Self {
             path,
             map,
-            header,
+            tensors,
             present: stand_in.then(Vec::new),
         })
+    }
+
+    /// Maps the GGUF file at `path` and validates its header against its
+    /// length. Its tensors are [set](Self::set_tensors) when their names are
+    /// known.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io), and those of
+    /// [`Malformed`](gguf::Malformed).
+    pub(super) fn open_gguf(path: PathBuf) -> Result<(Self, gguf::Header)> {
+        let map = Map::open(&path)?;
+        let header = gguf::Header::parse(map.bytes()).map_err(|malformed| malformed.at(&path))?;
+        let shard = Self {
+            path,
+            map,
+            tensors: Vec::new(),
+            present: None,
+        };
+        Ok((shard, header))
+    }
+
+    /// Says what the tensors are, in file order; each lies inside the file.
+    pub(super) fn set_tensors(&mut self, tensors: Vec<Stored>) {
+        self.tensors = tensors;
     }
 
     /// Maps the file again, in whose place another has been put: whole, or a
@@ -71,8 +116,8 @@ impl Shard {
 
     /// The length of the header, and the header.
     fn before_data(&self) -> &[u8] {
-        let first = self.header.tensors.first();
-        let end = first.map_or(self.map.bytes().len(), |(_, info)| info.data_offsets.0);
+        let first = self.tensors.first();
+        let end = first.map_or(self.map.bytes().len(), |tensor| tensor.range.start);
         &self.map.bytes()[..end]
     }
 
@@ -104,8 +149,8 @@ impl Shard {
             .is_none_or(|present| present.iter().any(holds))
     }
 
-    /// Names and what the header says of them, in file order.
-    pub(super) fn tensors(&self) -> &[(String, TensorInfo)] {
-        &self.header.tensors
+    /// The tensors, in file order.
+    pub(super) fn tensors(&self) -> &[Stored] {
+        &self.tensors
     }
 }

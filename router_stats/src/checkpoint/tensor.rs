@@ -5,7 +5,9 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
+use super::blocks;
 use super::element::Element;
+use super::order::Order;
 use super::shard::Shard;
 use super::widen::Float;
 use crate::{Error, Result};
@@ -22,6 +24,7 @@ pub struct TensorView<'a> {
     /// Where the elements lie in the shard.
     offset: usize,
     bytes: usize,
+    order: Option<Order>,
     shard: &'a Shard,
 }
 
@@ -36,14 +39,14 @@ pub struct Rows<'a> {
 
 impl<'a> TensorView<'a> {
     pub(super) fn new(shard: &'a Shard, index: usize) -> Self {
-        let (name, info) = &shard.tensors()[index];
-        let (offset, end) = info.data_offsets;
+        let stored = &shard.tensors()[index];
         Self {
-            name,
-            element: info.dtype.into(),
-            shape: &info.shape,
-            offset,
-            bytes: end - offset,
+            name: &stored.name,
+            element: stored.element,
+            shape: &stored.shape,
+            offset: stored.range.start,
+            bytes: stored.range.len(),
+            order: stored.order,
             shard,
         }
     }
@@ -103,7 +106,18 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// What the forward pass reads the elements as.
+    /// Fails unless the elements are numbers that the forward pass reads.
+    ///
+    /// # Errors
+    /// [`Error::Dtype`] unless bf16, f16, f32 or blocks.
+    pub(super) fn check_numbers(&self) -> Result<()> {
+        match self.element {
+            Element::Blocks(_) => Ok(()),
+            Element::Plain(_) => self.float().map(|_| ()),
+        }
+    }
+
+    /// What single elements are read as.
     ///
     /// # Errors
     /// [`Error::Dtype`] unless bf16, f16 or f32.
@@ -145,7 +159,13 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// Rows `range` of the first dimension.
+    /// The row of [`data`](Self::data) that is row `row` of the tensor: another
+    /// one if a file has the rows of heads in another order.
+    pub fn stored_row(&self, row: usize) -> usize {
+        self.order.map_or(row, |order| order.stored(row))
+    }
+
+    /// Rows `range` of the first dimension, as they lie in the file.
     ///
     /// # Panics
     /// As slicing does, if `range` exceeds the first dimension.
@@ -163,14 +183,20 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    /// Converts all elements to f32 and checks that they are finite. A weight
+    /// Converts all elements to f32 and checks that they are finite; rows are in
+    /// the order of the model. A weight
     /// that may have scales is read by [`Weight::read_f32`](super::Weight::read_f32).
     ///
     /// # Errors
-    /// [`Error::Dtype`] unless bf16, f16 or f32; [`Error::NonFinite`];
+    /// [`Error::Dtype`] unless bf16, f16, f32 or blocks; [`Error::NonFinite`],
+    /// which names the element as it is stored;
     /// [`Error::Shape`] if `out` has another number of elements.
     pub fn read_f32(&self, out: &mut [f32]) -> Result<()> {
-        self.all().read_f32(out)
+        self.all().read_f32(out)?;
+        if let (Some(order), Some(&rows)) = (self.order, self.shape.first()) {
+            order.restore(out, rows);
+        }
+        Ok(())
     }
 
     /// All elements as one run.
@@ -220,14 +246,21 @@ impl<'a> Rows<'a> {
     /// # Errors
     /// As [`TensorView::read_f32`].
     pub fn read_f32(&self, out: &mut [f32]) -> Result<()> {
-        let (float, element) = (self.tensor.float()?, self.tensor.element);
+        let element = self.tensor.element;
         if out.len() != element.elements(self.bytes) {
             return Err(self.tensor.shape_error(&[out.len()]));
         }
-        float.widen(self.data()?, out).map_err(|(index, value)| {
-            self.tensor
-                .not_finite(element.elements(self.skipped) + index, value)
-        })
+        let bad = match element {
+            Element::Blocks(blocks) => blocks::read(blocks, self.data()?, out)?,
+            Element::Plain(_) => self.tensor.float()?.widen(self.data()?, out).err(),
+        };
+        match bad {
+            None => Ok(()),
+            Some((index, value)) => {
+                let first = element.elements(self.skipped);
+                Err(self.tensor.not_finite(first + index, value))
+            }
+        }
     }
 
     /// As [`TensorView::release`], for these rows.

@@ -43,11 +43,11 @@ impl<'a> Weight<'a> {
         let tensor = checkpoint.tensor_of_shape(name, shape)?;
         let scales = format!("{name}{SCALE_SUFFIX}");
         let &[rows, columns] = shape else {
-            tensor.float()?;
+            tensor.check_numbers()?;
             return Ok(Self::unscaled(tensor));
         };
         if tensor.element != Element::Plain(Dtype::F8_E4M3) {
-            tensor.float()?;
+            tensor.check_numbers()?;
             if checkpoint.contains(&scales) {
                 return Err(tensor.dtype_error("F8_E4M3, as there are block scales"));
             }

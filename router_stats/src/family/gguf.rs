@@ -15,15 +15,17 @@ use std::path::Path;
 use serde_json::json;
 
 pub use names::Stored;
-pub(super) use names::{ATTENTION, NORMS, QK_NORMS};
+pub(super) use names::{ATTENTION, DENSE, NORMS, QK_NORMS};
 
 pub use keys::Refusal;
 pub(super) use keys::{
-    expert_width, grouped_config, grouped_keys, plain_attention, NO_DENSE_LAYERS,
+    count, expert_keys, expert_width, grouped_config, grouped_keys, plain_attention, plain_softmax,
+    shared_heads, NO_DENSE_LAYERS, SIGMOID,
 };
 
 use super::{Config, Family, Pairs, Projection, Topology, FAMILIES};
-use crate::gguf::{Metadata, Unusable, Value};
+pub(super) use crate::gguf::Value;
+use crate::gguf::{Metadata, Unusable};
 use crate::{Error, Result};
 
 /// Key of the architecture.
@@ -46,8 +48,11 @@ pub struct Gguf {
     pub keys: fn(&Topology) -> Vec<(String, Value)>,
     /// The `config.json` that the keys amount to, but for what
     /// [`config`](Self::config) adds.
-    pub(super) read: fn(&Metadata) -> Result<serde_json::Value, Unusable>,
+    pub(super) read: fn(&Metadata, &Has<'_>) -> Result<serde_json::Value, Unusable>,
 }
+
+/// Whether a file has a tensor called so.
+pub(super) type Has<'a> = dyn Fn(&str) -> bool + 'a;
 
 /// Stem of the stack of one projection of all experts of a block, a suffix of
 /// which each expert's own tensor has in old files.
@@ -75,7 +80,7 @@ impl Gguf {
         metadata: &Metadata,
         shape: impl Fn(&str) -> Option<&'a [usize]>,
     ) -> Result<serde_json::Value, Unusable> {
-        let mut config = (self.read)(metadata)?;
+        let mut config = (self.read)(metadata, &|name| shape(name).is_some())?;
         let embedding = shape("token_embd.weight").map(<[usize]>::to_vec);
         let Some([vocab, _]) = embedding.as_deref() else {
             return Err(Unusable {

@@ -9,10 +9,11 @@
 //!
 //! Source: `Glm4MoeForCausalLM` in Hugging Face transformers.
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
 use super::deepseek::{leading_dense, prediction_layers};
 use super::deepseek_v3::NAMES;
+use super::gguf::{self, Gguf};
 use super::{
     grouped, rewrite, rope, router, spell, stand_in, AttentionSpec, Config, EngineLayout, Family,
     GroupedQuery, Keep, MoeSpec, Names, NormSpec, Pairs, QkNorm, Serving, Topology, Uneven,
@@ -28,6 +29,80 @@ const INTERLEAVED: &str = "rope_interleave";
 
 /// The fraction of a head that turns where the configuration does not say.
 const PARTIAL: f64 = 0.5;
+
+/// llama.cpp has as many leading dense layers as there are, and always shared
+/// experts.
+static GGUF: Gguf = Gguf {
+    architecture: "glm4moe",
+    modules: &[
+        gguf::ATTENTION,
+        gguf::QK_NORMS,
+        &[
+            ("input_layernorm", "attn_norm"),
+            ("post_attention_layernorm", "post_attention_norm"),
+            ("mlp.shared_experts.gate_proj", "ffn_gate_shexp"),
+            ("mlp.shared_experts.up_proj", "ffn_up_shexp"),
+            ("mlp.shared_experts.down_proj", "ffn_down_shexp"),
+        ],
+        gguf::DENSE,
+    ],
+    pairs: Pairs::Halves,
+    refuses: |topology| {
+        if topology.moes().any(|moe| moe.shared.is_none()) {
+            return Some("llama.cpp reads shared experts in every layer of this family");
+        }
+        gguf::plain_attention(topology)
+    },
+    keys: |topology| {
+        let mut keys = gguf::grouped_keys("glm4moe", topology);
+        keys.extend(gguf::expert_width("glm4moe", topology));
+        let mut say = |name: &str, value| keys.push((format!("glm4moe.{name}"), value));
+        say(
+            "leading_dense_block_count",
+            gguf::count(topology.dense_layers()),
+        );
+        say("expert_gating_func", gguf::SIGMOID.into());
+        if let Some(moe) = topology.moes().next() {
+            let shared = moe.shared.map_or(0, |shared| shared.intermediate);
+            say(
+                "expert_shared_count",
+                gguf::count(shared / moe.intermediate),
+            );
+            say("expert_weights_scale", (moe.router.scale as f32).into());
+            say("expert_weights_norm", moe.router.renormalize.into());
+        }
+        keys
+    },
+    read: |metadata, has| {
+        let key = |name: &str| format!("glm4moe.{name}");
+        let mut config = gguf::grouped_config("glm4moe", metadata)?;
+        config["architectures"] = json!(["Glm4MoeForCausalLM"]);
+        config["model_type"] = json!("glm4_moe");
+        for (ours, theirs) in [
+            ("moe_intermediate_size", "expert_feed_forward_length"),
+            ("intermediate_size", "feed_forward_length"),
+            ("n_shared_experts", "expert_shared_count"),
+        ] {
+            config[ours] = json!(metadata.count(&key(theirs))?);
+        }
+        let dense = metadata.get(&key("leading_dense_block_count"));
+        config["first_k_dense_replace"] = json!(dense.map_or(Some(0), |it| it.natural()));
+        let scale = metadata.optional_number(&key("expert_weights_scale"))?;
+        config["routed_scaling_factor"] = json!(scale.filter(|&it| it != 0.0).unwrap_or(1.0));
+        let renormalise = metadata.optional_flag(&key("expert_weights_norm"))?;
+        config["norm_topk_prob"] = json!(renormalise.unwrap_or(false));
+        config["attention_bias"] = json!(has("blk.0.attn_q.bias"));
+        config["use_qk_norm"] = json!(has("blk.0.attn_q_norm.weight"));
+        // Blocks that predict more than one token are counted with the others.
+        let predicting = key("nextn_predict_layers");
+        let predicting = metadata.get(&predicting).and_then(gguf::Value::natural);
+        config["num_nextn_predict_layers"] = json!(predicting.unwrap_or(0));
+        let layers = config["num_hidden_layers"].as_u64().unwrap_or(0);
+        config["num_hidden_layers"] = json!(layers.saturating_sub(predicting.unwrap_or(0)));
+        gguf::expert_keys("glm4moe", "n_routed_experts", metadata, &mut config)?;
+        Ok(config)
+    },
+};
 
 impl Family for Glm4Moe {
     fn model_type(&self) -> &'static str {
@@ -52,6 +127,10 @@ impl Family for Glm4Moe {
             uneven: Some(Uneven::Bias),
             ..EngineLayout::default()
         })
+    }
+
+    fn gguf(&self) -> Option<&'static Gguf> {
+        Some(&GGUF)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -118,8 +197,6 @@ pub(super) fn wide_shared(moe: &MoeSpec) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::family::tests::{read, refusal, refuses, with};
     use crate::family::Projections;

@@ -8,11 +8,13 @@
 //!
 //! Source: `MiniMaxM2ForCausalLM` in Hugging Face transformers.
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
+use super::gguf::{self, Gguf};
 use super::{
     grouped, mixtral, rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep,
-    MlpSpec, MoeSpec, Names, NormSpec, QkNorm, RotarySpec, RouterRule, Scoring, Serving, Topology,
+    MlpSpec, MoeSpec, Names, NormSpec, Pairs, QkNorm, RotarySpec, RouterRule, Scoring, Serving,
+    Topology,
 };
 use crate::Result;
 
@@ -31,6 +33,36 @@ const ROTARY_DIM: &str = "rotary_dim";
 /// The kind of attention of each layer.
 const ATTENTION_KINDS: &str = "attn_type_list";
 
+static GGUF: Gguf = Gguf {
+    architecture: "minimax-m2",
+    modules: &[gguf::ATTENTION, gguf::QK_NORMS, gguf::NORMS],
+    pairs: Pairs::Halves,
+    refuses: |topology| {
+        if topology.tied_head {
+            return Some("llama.cpp reads no head tied to the embedding for this family");
+        }
+        gguf::plain_attention(topology)
+    },
+    keys: |topology| {
+        let mut keys = gguf::grouped_keys("minimax-m2", topology);
+        keys.extend(gguf::expert_width("minimax-m2", topology));
+        keys.push((
+            "minimax-m2.expert_gating_func".to_owned(),
+            gguf::SIGMOID.into(),
+        ));
+        keys
+    },
+    read: |metadata, _| {
+        let mut config = gguf::grouped_config("minimax-m2", metadata)?;
+        config["architectures"] = json!(["MiniMaxM2ForCausalLM"]);
+        config["model_type"] = json!("minimax_m2");
+        let width = metadata.count("minimax-m2.feed_forward_length")?;
+        config["intermediate_size"] = json!(width);
+        gguf::expert_keys("minimax-m2", "num_local_experts", metadata, &mut config)?;
+        Ok(config)
+    },
+};
+
 impl Family for MiniMaxM2 {
     fn model_type(&self) -> &'static str {
         "minimax_m2"
@@ -46,6 +78,10 @@ impl Family for MiniMaxM2 {
 
     fn serving(&self, _topology: &Topology) -> Serving {
         Serving::No("mistral.rs 0.8.1 has no loader for MiniMaxM2ForCausalLM")
+    }
+
+    fn gguf(&self) -> Option<&'static Gguf> {
+        Some(&GGUF)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -132,8 +168,6 @@ fn rotary(config: &Config, head_dim: usize) -> Result<RotarySpec> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::family::tests::{read, refuses, with, without};
 

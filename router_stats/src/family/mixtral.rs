@@ -39,13 +39,12 @@ static GGUF: Gguf = Gguf {
     pairs: Pairs::Adjacent,
     refuses: gguf::plain_attention,
     keys: |topology| gguf::grouped_keys("llama", topology),
-    read: |metadata| {
+    read: |metadata, _| {
         let mut config = gguf::grouped_config("llama", metadata)?;
         config["architectures"] = json!(["MixtralForCausalLM"]);
         config["model_type"] = json!("mixtral");
         config["intermediate_size"] = json!(metadata.count("llama.feed_forward_length")?);
-        config["num_local_experts"] = json!(metadata.count("llama.expert_count")?);
-        config["num_experts_per_tok"] = json!(metadata.count("llama.expert_used_count")?);
+        gguf::expert_keys("llama", "num_local_experts", metadata, &mut config)?;
         Ok(config)
     },
 };

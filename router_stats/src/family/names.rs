@@ -120,7 +120,7 @@ pub enum Part {
         /// Which matrix.
         projection: Projection,
     },
-    /// Gate and up projections of all experts.
+    /// Gate and up projections of all experts, or one of the two.
     StackedGateUp,
     /// Down projections of all experts.
     StackedDown,
@@ -155,6 +155,14 @@ impl Names {
         format!("{}bias", weight.strip_suffix("weight").unwrap_or(weight))
     }
 
+    /// Name inside the block of one projection of all experts, where each has a
+    /// stack of its own: [E, I, H], or [E, H, I] for down.
+    pub fn stack(&self, projection: Projection) -> String {
+        let matrix = self.projection(projection);
+        let matrix = matrix.strip_suffix(".weight").unwrap_or(matrix);
+        format!("{}{matrix}", self.experts)
+    }
+
     /// Spelling of a projection inside its module.
     pub fn projection(&self, projection: Projection) -> &'static str {
         match projection {
@@ -176,7 +184,8 @@ impl Names {
         } else if name == self.stacked_down {
             Part::StackedDown
         } else {
-            self.expert_part(name).unwrap_or(Part::Shared)
+            let part = self.stack_part(name).or_else(|| self.expert_part(name));
+            part.unwrap_or(Part::Shared)
         };
         Role::Block { layer, part }
     }
@@ -239,6 +248,19 @@ impl Names {
             let matrix = name.strip_prefix(module);
             let spelled = |projection| matrix == Some(self.projection(projection));
             Projection::ALL.into_iter().any(spelled)
+        })
+    }
+
+    fn stack_part(&self, name: &str) -> Option<Part> {
+        let matrix = name.strip_prefix(self.experts)?;
+        let spelled = |projection| {
+            let whole = self.projection(projection);
+            whole.strip_suffix(".weight") == Some(matrix)
+        };
+        let projection = Projection::ALL.into_iter().find(|&it| spelled(it))?;
+        Some(match projection {
+            Projection::Gate | Projection::Up => Part::StackedGateUp,
+            Projection::Down => Part::StackedDown,
         })
     }
 

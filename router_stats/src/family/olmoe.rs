@@ -6,18 +6,53 @@
 //! Source: `OlmoeForCausalLM` in Hugging Face transformers;
 //! OLMoE (arXiv 2409.02060).
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
+use super::gguf::{self, Gguf};
 use super::names::COMMON;
 use super::{
     grouped, rewrite, rope, router, AttentionSpec, Config, Family, GroupedQuery, Keep, MlpSpec,
-    MoeSpec, Names, NormSpec, QkNorm, RouterRule, Serving, Topology,
+    MoeSpec, Names, NormSpec, Pairs, Projections, QkNorm, RouterRule, Serving, Topology,
 };
 use crate::Result;
 
 /// See the module documentation.
 #[derive(Debug)]
 pub(super) struct Olmoe;
+
+/// llama.cpp clips nothing, has as many key-value heads as heads, and gate values
+/// that are never renormalised.
+static GGUF: Gguf = Gguf {
+    architecture: "olmoe",
+    modules: &[gguf::ATTENTION, gguf::QK_NORMS, gguf::NORMS],
+    pairs: Pairs::Halves,
+    refuses: |topology| {
+        if let Projections::Grouped(query) = &topology.attention.projections {
+            if query.clip.is_some() {
+                return Some("llama.cpp clips no queries, keys and values of this family");
+            }
+            if query.heads != query.kv_heads {
+                return Some("llama.cpp reads as many key-value heads as heads of this family");
+            }
+        }
+        if grouped::biased(topology) {
+            return Some("llama.cpp reads no attention biases for this family");
+        }
+        gguf::plain_softmax(topology)
+            .or_else(|| gguf::shared_heads(topology))
+            .or_else(|| gguf::plain_attention(topology))
+    },
+    keys: |topology| gguf::grouped_keys("olmoe", topology),
+    read: |metadata, _| {
+        let mut config = gguf::grouped_config("olmoe", metadata)?;
+        config["architectures"] = json!(["OlmoeForCausalLM"]);
+        config["model_type"] = json!("olmoe");
+        config["intermediate_size"] = json!(metadata.count("olmoe.feed_forward_length")?);
+        config["norm_topk_prob"] = json!(false);
+        gguf::expert_keys("olmoe", "num_experts", metadata, &mut config)?;
+        Ok(config)
+    },
+};
 
 impl Family for Olmoe {
     fn model_type(&self) -> &'static str {
@@ -34,6 +69,10 @@ impl Family for Olmoe {
 
     fn serving(&self, _topology: &Topology) -> Serving {
         Serving::No("mistral.rs 0.8.1 has no loader for OlmoeForCausalLM")
+    }
+
+    fn gguf(&self) -> Option<&'static Gguf> {
+        Some(&GGUF)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -86,8 +125,6 @@ impl Family for Olmoe {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::family::tests::{read, refuses, with};
     use crate::family::{Projections, RotarySpec};

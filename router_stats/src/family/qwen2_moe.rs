@@ -6,12 +6,14 @@
 //!
 //! Source: `Qwen2MoeForCausalLM` in Hugging Face transformers.
 
-use serde_json::Value;
+use serde_json::{json, Value};
 
+use super::gguf::{self, Gguf};
 use super::names::COMMON;
 use super::{
     grouped, qwen3_moe, rewrite, rope, router, stand_in, AttentionSpec, Config, Family,
-    GroupedQuery, Keep, MoeSpec, Names, NormSpec, RouterRule, Serving, SharedExperts, Topology,
+    GroupedQuery, Keep, MoeSpec, Names, NormSpec, Pairs, RouterRule, Serving, SharedExperts,
+    Topology,
 };
 use crate::Result;
 
@@ -24,6 +26,55 @@ static NAMES: Names = Names {
     shared_gate: Some("mlp.shared_expert_gate.weight"),
     ..COMMON
 };
+
+/// llama.cpp has experts in every layer and gate values that are never
+/// renormalised.
+static GGUF: Gguf = Gguf {
+    architecture: "qwen2moe",
+    modules: &[
+        gguf::ATTENTION,
+        gguf::NORMS,
+        &[
+            ("mlp.shared_expert.gate_proj", "ffn_gate_shexp"),
+            ("mlp.shared_expert.up_proj", "ffn_up_shexp"),
+            ("mlp.shared_expert.down_proj", "ffn_down_shexp"),
+            ("mlp.shared_expert_gate", "ffn_gate_inp_shexp"),
+        ],
+    ],
+    pairs: Pairs::Halves,
+    refuses: |topology| {
+        if topology.dense_layers() > 0 {
+            return Some(gguf::NO_DENSE_LAYERS);
+        }
+        gguf::plain_softmax(topology)
+            .or_else(|| gguf::shared_heads(topology))
+            .or_else(|| gguf::plain_attention(topology))
+    },
+    keys: |topology| {
+        let mut keys = gguf::grouped_keys("qwen2moe", topology);
+        keys.extend(gguf::expert_width("qwen2moe", topology));
+        if let Some(shared) = topology.moes().find_map(|moe| moe.shared) {
+            let width = gguf::count(shared.intermediate);
+            keys.push((SHARED_WIDTH.to_owned(), width));
+        }
+        keys
+    },
+    read: |metadata, has| {
+        let mut config = gguf::grouped_config("qwen2moe", metadata)?;
+        config["architectures"] = json!(["Qwen2MoeForCausalLM"]);
+        config["model_type"] = json!("qwen2_moe");
+        let width = metadata.count("qwen2moe.expert_feed_forward_length")?;
+        config["moe_intermediate_size"] = json!(width);
+        config["shared_expert_intermediate_size"] = json!(metadata.count(SHARED_WIDTH)?);
+        config["norm_topk_prob"] = json!(false);
+        config["qkv_bias"] = json!(has("blk.0.attn_q.bias"));
+        gguf::expert_keys("qwen2moe", "num_experts", metadata, &mut config)?;
+        Ok(config)
+    },
+};
+
+/// llama.cpp's key of the width of the shared expert.
+const SHARED_WIDTH: &str = "qwen2moe.expert_shared_feed_forward_length";
 
 impl Family for Qwen2Moe {
     fn model_type(&self) -> &'static str {
@@ -40,6 +91,10 @@ impl Family for Qwen2Moe {
 
     fn serving(&self, _topology: &Topology) -> Serving {
         Serving::No("mistral.rs 0.8.1 has no loader for Qwen2MoeForCausalLM")
+    }
+
+    fn gguf(&self) -> Option<&'static Gguf> {
+        Some(&GGUF)
     }
 
     fn topology(&self, config: &Config) -> Result<Topology> {
@@ -102,8 +157,6 @@ impl Family for Qwen2Moe {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::family::tests::{read, refuses, with, without};
     use crate::family::{MlpSpec, RotarySpec};

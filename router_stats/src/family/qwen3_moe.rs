@@ -115,12 +115,11 @@ static GGUF: Gguf = Gguf {
         keys.extend(gguf::expert_width("qwen3moe", topology));
         keys
     },
-    read: |metadata| {
+    read: |metadata, _| {
         let mut config = gguf::grouped_config("qwen3moe", metadata)?;
         config["architectures"] = json!(["Qwen3MoeForCausalLM"]);
         config["model_type"] = json!("qwen3_moe");
-        config["num_experts"] = json!(metadata.count("qwen3moe.expert_count")?);
-        config["num_experts_per_tok"] = json!(metadata.count("qwen3moe.expert_used_count")?);
+        gguf::expert_keys("qwen3moe", EXPERTS[0], metadata, &mut config)?;
         let width = metadata.count("qwen3moe.expert_feed_forward_length")?;
         config["moe_intermediate_size"] = json!(width);
         config["norm_topk_prob"] = json!(true);

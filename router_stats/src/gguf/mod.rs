@@ -15,6 +15,7 @@ mod metadata;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod tokenizer;
 mod value;
 
 use candle_core::quantized::GgmlDType;
@@ -22,6 +23,7 @@ use candle_core::quantized::GgmlDType;
 pub use element::{bytes, code, element};
 pub use malformed::Malformed;
 pub use metadata::{Metadata, Unusable};
+pub use tokenizer::{tokenizer, tokenizer_json, tokenizer_metadata, Sources, Untranslated};
 pub use value::{Array, Value};
 
 /// The first bytes of every file.

@@ -11,6 +11,7 @@
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
+use router_stats::gguf;
 use safetensors::Dtype;
 
 use super::{Artifact, UqffWeights};
@@ -112,7 +113,7 @@ pub(in crate::surgery) fn prefix(artifact: &Artifact) -> Vec<u8> {
             bytes.push(BLOCKS);
             bytes.extend((data as u32).to_le_bytes());
             bytes.push(has_bias);
-            bytes.extend(block_code(blocks).to_le_bytes());
+            bytes.extend(gguf::code(blocks).to_le_bytes());
             bytes.extend(shape(&artifact.shape));
         }
     }
@@ -144,27 +145,6 @@ fn shape(dims: &[usize]) -> Vec<u8> {
         .chain(dims.iter().copied())
         .flat_map(|number| (number as u32).to_le_bytes())
         .collect()
-}
-
-/// The number of a block type in GGML.
-fn block_code(blocks: GgmlDType) -> u32 {
-    match blocks {
-        GgmlDType::F32 => 0,
-        GgmlDType::F16 => 1,
-        GgmlDType::Q4_0 => 2,
-        GgmlDType::Q4_1 => 3,
-        GgmlDType::Q5_0 => 6,
-        GgmlDType::Q5_1 => 7,
-        GgmlDType::Q8_0 => 8,
-        GgmlDType::Q8_1 => 9,
-        GgmlDType::Q2K => 10,
-        GgmlDType::Q3K => 11,
-        GgmlDType::Q4K => 12,
-        GgmlDType::Q5K => 13,
-        GgmlDType::Q6K => 14,
-        GgmlDType::Q8K => 15,
-        GgmlDType::BF16 => 30,
-    }
 }
 
 /// Little-endian numbers of one type → another, to the nearest.

@@ -36,6 +36,11 @@ fn mirrored(values: &[f32], columns: usize) -> Vec<f32> {
 fn files(layout: Layout, dtype: Dtype, hidden: usize, width: usize) -> Vec<File> {
     let elements = hidden * width;
     let Layout::Stacked { transposed } = layout else {
+        if layout == Layout::Stacks {
+            return Projection::ALL
+                .map(|p| stack(p, dtype, hidden, width))
+                .to_vec();
+        }
         let each = (0..E).flat_map(|expert| Projection::ALL.map(|p| (expert, p)));
         return each
             .map(|(expert, p)| {
@@ -89,6 +94,19 @@ fn files(layout: Layout, dtype: Dtype, hidden: usize, width: usize) -> Vec<File>
     ]
 }
 
+/// One projection of all experts.
+fn stack(p: Projection, dtype: Dtype, hidden: usize, width: usize) -> File {
+    let [rows, columns] = match p {
+        Projection::Down => [hidden, width],
+        Projection::Gate | Projection::Up => [width, hidden],
+    };
+    let values: Vec<f32> = (0..E)
+        .flat_map(|it| matrix(it, p, rows * columns))
+        .collect();
+    let name = names().in_block(1, &names().stack(p));
+    testing::tensor(&name, dtype, &[E, rows, columns], &values)
+}
+
 fn checkpoint(files: &[File]) -> (tempfile::TempDir, Checkpoint) {
     let dir = tempfile::tempdir().unwrap();
     testing::write(dir.path(), "{}", files);
@@ -101,7 +119,8 @@ fn open_error(files: &[File], hidden: usize, width: usize) -> Error {
     ExpertReader::open(&checkpoint, names(), 1, &spec(width), hidden).unwrap_err()
 }
 
-const LAYOUTS: [Layout; 3] = [
+const LAYOUTS: [Layout; 4] = [
+    Layout::Stacks,
     Layout::PerExpert,
     Layout::Stacked { transposed: false },
     Layout::Stacked { transposed: true },
@@ -228,6 +247,7 @@ fn a_weight_that_is_not_finite_is_found_where_it_is_stored() {
             // Element `bad` of the expert 2 that `position` belongs to.
             let (file, element) = match layout {
                 Layout::PerExpert => (6 + bad / 12, bad % 12),
+                Layout::Stacks => (bad / 12, 2 * 12 + bad % 12),
                 Layout::Stacked { .. } if bad < 24 => (0, 2 * 24 + bad),
                 Layout::Stacked { .. } => (1, 2 * 12 + bad - 24),
             };

@@ -76,6 +76,48 @@ pub(in crate::family) fn expert_width(
     Some((key, count(moe.intermediate)))
 }
 
+/// llama.cpp's number of scores that are sigmoids.
+pub(in crate::family) const SIGMOID: u32 = 2;
+
+/// Why softmax scores are not what llama.cpp makes of them in a family whose
+/// gate values are as they are.
+pub(in crate::family) fn plain_softmax(topology: &Topology) -> Option<Refusal> {
+    let renormalises = topology.moes().any(|moe| moe.router.renormalize);
+    renormalises.then_some("llama.cpp renormalises no gate values of this family")
+}
+
+/// Why heads are not what llama.cpp reads in a family whose heads share the
+/// residual stream and whose head is a tensor of its own.
+pub(in crate::family) fn shared_heads(topology: &Topology) -> Option<Refusal> {
+    if topology.tied_head {
+        return Some("llama.cpp reads no head tied to the embedding for this family");
+    }
+    let divides = crate::family::grouped::divides(topology);
+    (!divides).then_some("llama.cpp reads no other width of heads for this family")
+}
+
+/// The fields of a configuration that say how many experts there are, where it
+/// calls their number `name`.
+///
+/// # Errors
+/// [`Unusable`]
+pub(in crate::family) fn expert_keys(
+    architecture: &str,
+    name: &str,
+    metadata: &Metadata,
+    config: &mut Json,
+) -> Result<(), Unusable> {
+    let key = |name: &str| format!("{architecture}.{name}");
+    config[name] = json!(metadata.count(&key("expert_count"))?);
+    let used = key("expert_used_count");
+    let top_k = same(metadata, &used)?;
+    config["num_experts_per_tok"] = match top_k {
+        Some(top_k) => json!(top_k),
+        None => return Err(metadata.unusable(&used, "a positive integer")),
+    };
+    Ok(())
+}
+
 /// The width of dense layers, else of an expert.
 fn dense_width(topology: &Topology) -> Option<usize> {
     let mut dense = topology.mlps.iter().filter_map(|mlp| match mlp {
@@ -113,7 +155,9 @@ pub(in crate::family) fn grouped_config(
         let expected = format!("{width}, as keys");
         return Err(metadata.unusable(&key("attention.value_length"), &expected));
     }
+    let turning = metadata.optional_count(&key("rope.dimension_count"))?;
     let mut config = json!({
+        "partial_rotary_factor": turning.unwrap_or(width) as f64 / width as f64,
         "hidden_act": "silu",
         "hidden_size": hidden,
         "num_hidden_layers": metadata.count(&key("block_count"))?,

@@ -24,6 +24,13 @@ pub(in crate::family) const NORMS: &[(&str, &str)] = &[
     ("post_attention_layernorm", "ffn_norm"),
 ];
 
+/// Matrices of dense layers.
+pub(in crate::family) const DENSE: &[(&str, &str)] = &[
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
 /// What every block's names begin with, up to the layer index.
 const BLOCKS: &str = "blk.";
 

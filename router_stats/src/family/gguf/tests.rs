@@ -1,7 +1,7 @@
 use serde_json::{json, Value as Json};
 
 use super::*;
-use crate::family::{detect, Part, Role};
+use crate::family::{detect, Expected, Part, Role};
 
 /// A small model of each family that llama.cpp has.
 fn models() -> Vec<(&'static str, Json)> {
@@ -26,6 +26,46 @@ fn models() -> Vec<(&'static str, Json)> {
                 "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
                 "num_local_experts": 8, "num_experts_per_tok": 2, "vocab_size": 256,
                 "rope_theta": 1e6, "rms_norm_eps": 1e-5, "max_position_embeddings": 512
+            }),
+        ),
+        (
+            "minimax-m2",
+            json!({
+                "architectures": ["MiniMaxM2ForCausalLM"], "model_type": "minimax_m2",
+                "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 32,
+                "rotary_dim": 16, "num_local_experts": 8, "num_experts_per_tok": 2,
+                "vocab_size": 256, "max_position_embeddings": 512
+            }),
+        ),
+        (
+            "glm4moe",
+            json!({
+                "architectures": ["Glm4MoeForCausalLM"], "model_type": "glm4_moe",
+                "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32,
+                "num_hidden_layers": 3, "num_attention_heads": 4, "num_key_value_heads": 2,
+                "head_dim": 16, "n_routed_experts": 8, "n_shared_experts": 2,
+                "num_experts_per_tok": 2, "routed_scaling_factor": 1.5, "attention_bias": true,
+                "use_qk_norm": true, "vocab_size": 256, "max_position_embeddings": 512
+            }),
+        ),
+        (
+            "qwen2moe",
+            json!({
+                "architectures": ["Qwen2MoeForCausalLM"], "model_type": "qwen2_moe",
+                "hidden_size": 64, "intermediate_size": 96, "moe_intermediate_size": 32,
+                "shared_expert_intermediate_size": 48, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts": 8,
+                "num_experts_per_tok": 2, "vocab_size": 256, "max_position_embeddings": 512
+            }),
+        ),
+        (
+            "olmoe",
+            json!({
+                "architectures": ["OlmoeForCausalLM"], "model_type": "olmoe", "hidden_size": 64,
+                "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_experts": 8, "num_experts_per_tok": 2, "vocab_size": 256,
+                "max_position_embeddings": 512
             }),
         ),
     ]
@@ -58,11 +98,12 @@ fn keys_say_the_whole_structure() {
         assert_eq!(gguf.architecture, architecture);
         assert_eq!((gguf.refuses)(&topology), None);
         let metadata = metadata(gguf, &topology);
-        let tied = topology.tied_head;
-        let shape = |name: &str| match name {
-            "token_embd.weight" => Some(&[256, 64][..]),
-            "output.weight" if !tied => Some(&[256, 64][..]),
-            _ => None,
+        let names = family.names();
+        let tensors = topology.tensors(names);
+        let shape = |name: &str| {
+            let called =
+                |tensor: &&Expected| gguf.theirs(names, &tensor.name).as_deref() == Some(name);
+            tensors.iter().find(called).map(|tensor| &tensor.shape[..])
         };
         let (found, config) = config_of(Path::new("a.gguf"), &metadata, shape).unwrap();
         assert_eq!(found.architecture, architecture);
@@ -212,4 +253,11 @@ fn what_llama_cpp_would_compute_otherwise_is_refused() {
     assert!(refused(0, &[("attention_bias", json!(true))]).contains("biases"));
     assert!(refused(0, &[("mlp_only_layers", json!([1]))]).contains("dense"));
     assert!(refused(1, &[("sliding_window", json!(128))]).contains("windows"));
+    assert!(refused(2, &[("tie_word_embeddings", json!(true))]).contains("tied"));
+    assert!(refused(3, &[("n_shared_experts", json!(0))]).contains("shared"));
+    assert!(refused(3, &[("n_group", json!(4)), ("topk_group", json!(2))]).contains("groups"));
+    assert!(refused(4, &[("norm_topk_prob", json!(true))]).contains("renormalises"));
+    assert!(refused(4, &[("head_dim", json!(32))]).contains("width of heads"));
+    assert!(refused(5, &[("clip_qkv", json!(8.0))]).contains("clips"));
+    assert!(refused(5, &[("num_key_value_heads", json!(2))]).contains("key-value heads"));
 }
