@@ -8,6 +8,8 @@
     reason = "a test that cannot read its files has failed"
 )]
 
+pub mod gguf;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

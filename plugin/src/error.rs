@@ -49,6 +49,14 @@ pub enum Error {
         /// What the engine lacks.
         reason: &'static str,
     },
+    /// A model in GGUF is to be stored with other numbers than it has.
+    #[error("{model} cannot be stored as {asked}: it is in GGUF, whose numbers stay as they are")]
+    NotRequantised {
+        /// Name of the model.
+        model: String,
+        /// The layout that was asked for.
+        asked: String,
+    },
     /// GGUF cannot say what the model is, or llama.cpp would compute another.
     #[error("{model} cannot be written as GGUF: {reason}")]
     NotInGguf {

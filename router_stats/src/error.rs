@@ -372,7 +372,7 @@ impl Error {
                 "check the permissions, or choose another folder with --cache-dir or -o"
             }
             Self::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
-                "check the path; a model is a local directory or a hub id such as org/name"
+                "check the path; a model is a local directory, a GGUF file or a hub id such as org/name"
             }
             Self::NotACheckpoint { .. } => {
                 "a checkpoint is a Hugging Face directory, config.json and model.safetensors or an index with its shards, or a GGUF file"

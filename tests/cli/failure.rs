@@ -165,7 +165,7 @@ fn a_model_that_is_not_there() {
         1,
         &[
             "./no/such/model",
-            "hint: a model is a local directory or a hub id",
+            "hint: a model is a local directory, a GGUF file or a hub id",
         ],
     );
     let refused = workshop.run(&["inspect", "./no/such/model"]);

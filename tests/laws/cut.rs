@@ -159,6 +159,16 @@ impl Cut {
         })
     }
 
+    /// Stores all of `model` in a layout that is not opened again, in `cut` of a
+    /// directory.
+    pub(crate) fn uqff(model: &Model, layout: Layout) -> tempfile::TempDir {
+        let parent = tempfile::tempdir().unwrap();
+        let (family, topology) = (model.family(), model.topology());
+        let out = parent.path().join("cut");
+        surgery::convert(model.checkpoint(), family, topology, layout, &out, &Silent).unwrap();
+        parent
+    }
+
     fn write(write: impl FnOnce(&Path) -> mistralrs_prune::Result<Summary>) -> Self {
         let parent = tempfile::tempdir().unwrap();
         let out = parent.path().join("cut");

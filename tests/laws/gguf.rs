@@ -234,6 +234,107 @@ fn matrices_are_quantised_as_asked_and_nothing_else() {
     assert!(file.bytes.len() * 10 < floats.bytes.len() * 7);
 }
 
+/// Writes `file` and opens it.
+fn opened(file: &File, place: &Path) -> Model {
+    let path = place.join("source.gguf");
+    std::fs::write(&path, &file.bytes).unwrap();
+    open(&path)
+}
+
+#[test]
+fn a_file_of_everything_in_a_file_is_that_file() {
+    for (model, weights) in models()
+        .map(|model| (model, UqffWeights::Float))
+        .chain([(open(&demo()), UqffWeights::Q8_0)])
+    {
+        let everything = plan(&model, &PlanOptions::default());
+        let mut file = write(&model, &everything, weights);
+        let place = tempfile::tempdir().unwrap();
+        // Keys that nobody knows survive.
+        file.header.metadata.set("zebra", "unknown");
+        let data = file.bytes.split_off(file.header.data);
+        let (metadata, tensors) = (&file.header.metadata, &file.header.tensors);
+        file.bytes = Header::encode(metadata, tensors, file.header.alignment);
+        file.header.data = file.bytes.len();
+        file.bytes.extend(data);
+        let source = opened(&file, place.path());
+        let everything = plan(&source, &PlanOptions::default());
+        let again = write(&source, &everything, UqffWeights::Float);
+        assert_eq!(again.header.metadata, file.header.metadata);
+        assert!(again.bytes == file.bytes, "{}", model.family().model_type());
+    }
+}
+
+#[test]
+fn blocks_are_sliced_as_they_are() {
+    for (model, weights) in models()
+        .map(|model| (model, UqffWeights::Float))
+        .chain([(open(&demo()), UqffWeights::Q8_0)])
+    {
+        let options = PlanOptions {
+            drop_layers: Some(LayerBudget::Count(1)),
+            ..half()
+        };
+        // Of a plan for the same model, both ways are one.
+        let chosen = plan(&model, &options);
+        let direct = write(&model, &chosen, weights);
+        let whole = write(&model, &plan(&model, &PlanOptions::default()), weights);
+        let place = tempfile::tempdir().unwrap();
+        let source = opened(&whole, place.path());
+        let sliced = place.path().join("sliced");
+        let cut = surgery::prune(
+            source.checkpoint(),
+            source.family(),
+            source.topology(),
+            &same(&chosen, &source),
+            &sliced,
+            &SurgeryOptions {
+                layout: Layout::Gguf(UqffWeights::Float),
+                ..SurgeryOptions::default()
+            },
+            &Silent,
+        );
+        cut.unwrap();
+        let bytes = std::fs::read(only(&sliced)).unwrap();
+        let header = Header::parse(&bytes).unwrap();
+        let sliced = File { header, bytes };
+        assert_eq!(sliced.header.tensors.len(), direct.header.tensors.len());
+        for info in &direct.header.tensors {
+            assert_eq!(sliced.info(&info.name).shape, info.shape, "{}", info.name);
+            assert!(
+                sliced.data(&info.name) == direct.data(&info.name),
+                "{}",
+                info.name
+            );
+        }
+        let keys = |file: &File| {
+            let mut metadata = file.header.metadata.clone();
+            metadata.remove("general.name");
+            metadata
+        };
+        assert_eq!(
+            keys(&sliced),
+            keys(&direct),
+            "{}",
+            model.family().model_type()
+        );
+    }
+}
+
+/// `plan` for the same model in another file.
+fn same(plan: &ValidPlan, source: &Model) -> ValidPlan {
+    let mut plan = plan.plan().clone();
+    plan.model.name = source.checkpoint().name();
+    plan.model.fingerprint = source.checkpoint().fingerprint().unwrap();
+    ValidPlan::new(
+        plan,
+        source.checkpoint(),
+        source.family(),
+        source.topology(),
+    )
+    .unwrap()
+}
+
 #[test]
 fn what_llama_cpp_cannot_say_is_refused_by_name() {
     let mut refused = 0;

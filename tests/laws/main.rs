@@ -7,6 +7,7 @@
 mod configs;
 mod cut;
 mod engine;
+mod from_gguf;
 mod gguf;
 mod golden;
 mod identity;

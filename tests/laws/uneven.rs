@@ -130,6 +130,15 @@ fn layers_without_experts_and_fewer_a_token_are_beside_the_others() {
 /// A golden checkpoint made wide enough for blocks of 256, with weights that
 /// look random and never change.
 pub(crate) fn wide(place: &tempfile::TempDir, golden: &str) -> Model {
+    wide_but(place, golden, |_| ())
+}
+
+/// [`wide`], with some fields of its configuration changed.
+pub(crate) fn wide_but(
+    place: &tempfile::TempDir,
+    golden: &str,
+    change: impl FnOnce(&mut serde_json::Value),
+) -> Model {
     let dir = place.path().join(format!("wide_{golden}"));
     let golden = directory(golden);
     std::fs::create_dir(&dir).unwrap();
@@ -142,6 +151,7 @@ pub(crate) fn wide(place: &tempfile::TempDir, golden: &str) -> Model {
     if config.get("moe_intermediate_size").is_some() {
         config["moe_intermediate_size"] = 256.into();
     }
+    change(&mut config);
     std::fs::write(dir.join("config.json"), config.to_string()).unwrap();
     let config = router_stats::family::Config::new("config.json", config).unwrap();
     let family = router_stats::family::detect(&config).unwrap();

@@ -25,7 +25,7 @@ pub(super) use search::{searches, SearchLimits};
 /// Which model, and where it runs.
 #[derive(Args, Clone)]
 pub(super) struct ModelArgs {
-    /// Directory or hub id (org/name[@revision]) [default: the bundled demo model]
+    /// Directory, GGUF file or hub id (org/name[@revision]) [default: the bundled demo model]
     #[arg(short, long, visible_alias = "model", value_name = "DIR|ID")]
     pub(super) model_id: Option<String>,
 

@@ -145,7 +145,7 @@ pub(super) fn execute(args: &Args, given: Given<'_>, global: &Global) -> anyhow:
     // Without a layout the plan may say which.
     let is_uqff = matches!(args.layout, None | Some(LayoutArg::Uqff));
     given.refuse_unless(is_uqff, &UQFF, "--layout uqff")?;
-    let is_gguf = matches!(args.layout, Some(LayoutArg::Gguf));
+    let is_gguf = matches!(args.layout, None | Some(LayoutArg::Gguf));
     given.refuse_unless(is_gguf, &["--gguf-weights"], "--layout gguf")?;
     let (cache, console) = surroundings(global)?;
     if args.stream_prune {

@@ -116,7 +116,7 @@ impl PruningLoader {
         let dtype = load.dtype.try_into_dtype(&[load.device])?;
         if dtype.as_str() != uqff.computes_in() {
             let expected = format!(
-                "{} here, where layers keep different numbers of experts",
+                "{} here, where layers keep different numbers of experts or blocks are those of a GGUF file",
                 uqff.computes_in()
             );
             return Err(Error::Option {

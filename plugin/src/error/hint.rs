@@ -10,11 +10,14 @@ impl Error {
             Self::Stats(error) => return error.hint(),
             Self::Eval(error) => return error.hint(),
             Self::NoSuchModel { .. } => {
-                "a model is a local directory or a hub id such as org/name; without -m it is the demo model".to_owned()
+                "a model is a local directory, a GGUF file or a hub id such as org/name; without -m it is the demo model".to_owned()
             }
             Self::Hub { failure, .. } => failure.hint().to_owned(),
             Self::NotServed { .. } => {
                 "calibrate, plan, eval and prune work: prune with --layout hf, and serve the result with transformers or vLLM".to_owned()
+            }
+            Self::NotRequantised { .. } => {
+                "prune with --layout gguf, which llama.cpp loads, or --layout uqff, which mistral.rs does; for others, prune the model that the file was made of".to_owned()
             }
             Self::NotInGguf { .. } => {
                 "--layout hf writes what transformers and vLLM read".to_owned()

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{self, Cache, Key};
 use crate::pipeline::{Model, Reporter};
+use crate::surgery;
 use crate::{Error, Result};
 
 /// What the engine takes without a model.
@@ -81,7 +82,15 @@ pub fn measured(model: &Model, cache: &Cache, reporter: &dyn Reporter) -> Result
     // page that is needed: all of it, on a machine where it is in use.
     let mut file = std::fs::File::open(&program).map_err(router_stats::Error::io(&program))?;
     std::io::copy(&mut file, &mut std::io::sink()).map_err(router_stats::Error::io(&program))?;
-    let mut overhead = measure(&program, model.checkpoint().dir(), model.topology(), cache)?;
+    let written = tempfile::tempdir().map_err(router_stats::Error::io(cache.root()))?;
+    let dir = match model.checkpoint().gguf() {
+        None => model.checkpoint().dir(),
+        Some(_) => {
+            surgery::write_companions(model.checkpoint(), written.path())?;
+            written.path()
+        }
+    };
+    let mut overhead = measure(&program, dir, model.topology(), cache)?;
     overhead.program += overhead.program / UNREACHED;
     let json = serde_json::to_vec(&overhead).map_err(Error::Serialize)?;
     cache::make_parent(&path)?;

@@ -247,7 +247,9 @@ impl Job {
     fn layout(&self, model: &Model, plan: &ValidPlan) -> Result<Layout> {
         let (keep, topology) = (plan.keep(), model.topology());
         let device = model.uqff_device();
-        let layout = if let Some(weights) = plan.plan().weights {
+        let layout = if model.checkpoint().gguf().is_some() && plan.plan().weights.is_none() {
+            self.blocks(model)?
+        } else if let Some(weights) = plan.plan().weights {
             if self.uneven_weights != Some(UqffWeights::Float) {
                 return Err(Error::Option {
                     option: "--isq",
@@ -277,12 +279,38 @@ impl Job {
         Ok(layout)
     }
 
+    /// How the engine reads a GGUF model: as UQFF, whose blocks are the same.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if they are to be quantised again.
+    fn blocks(&self, model: &Model) -> Result<Layout> {
+        if self.uneven_weights != Some(UqffWeights::Float) {
+            return Err(Error::Option {
+                option: "--isq",
+                expected: "none, as the blocks of a GGUF file are served as they are".to_owned(),
+                found: "one".to_owned(),
+            });
+        }
+        Ok(Layout::Uqff(Uqff {
+            weights: UqffWeights::Float,
+            device: model.uqff_device(),
+        }))
+    }
+
     /// The model as it is, in a layout that the engine reads. A directory that
     /// was pruned before says how, and what that cost.
     fn unchanged(&self, model: &Model, images: bool, longest: Option<usize>) -> Result<Outcome> {
-        let dir = model.checkpoint().dir();
-        let served = if super::needs_relayout(model)? {
-            super::relayout(model, &self.cache, &*self.reporter)?
+        let (cache, reporter) = (&self.cache, &*self.reporter);
+        let mut dir = model.checkpoint().dir();
+        let is_gguf = model.checkpoint().gguf().is_some();
+        let layout = if is_gguf {
+            dir = dir.parent().unwrap_or(dir);
+            self.blocks(model)?
+        } else {
+            Layout::Engine
+        };
+        let served = if is_gguf || super::needs_relayout(model)? {
+            super::relayout(model, layout, cache, reporter)?
         } else {
             dir.to_path_buf()
         };
@@ -292,8 +320,8 @@ impl Job {
             plan: plan::read(dir.join(PLAN_FILE)).ok(),
             report: super::write::loss(dir),
             images,
-            uqff: None,
-            stacked: stacked(model),
+            uqff: layout.uqff(),
+            stacked: !is_gguf && stacked(model),
             caveat: caveat(model),
         })
     }

@@ -55,13 +55,7 @@ pub(super) fn write_by(
     let key = Key::new("checkpoint")
         .with_json(plan.plan())?
         .with(&model.companions)
-        .with(&match layout {
-            // The names of files do not tell devices apart.
-            Layout::Uqff(uqff) => {
-                format!("uqff {} {}", uqff.weights.name(), uqff.device.name())
-            }
-            other => other.to_string(),
-        })
+        .with(&named(layout))
         .finish();
     // A hub id names its organisation too.
     let whole = plan.plan().model.name.as_str();
@@ -88,6 +82,17 @@ pub(super) fn write_by(
     Ok(out)
 }
 
+/// A layout as keys of the cache have it.
+fn named(layout: Layout) -> String {
+    match layout {
+        // The names of files do not tell devices apart.
+        Layout::Uqff(uqff) => {
+            format!("uqff {} {}", uqff.weights.name(), uqff.device.name())
+        }
+        other => other.to_string(),
+    }
+}
+
 /// What pruning the checkpoint in `dir` cost, if that was measured then.
 pub(super) fn loss(dir: &Path) -> Option<Report> {
     Report::read(&dir.join(REPORT_FILE)).ok()
@@ -107,22 +112,28 @@ pub fn needs_relayout(model: &Model) -> Result<bool> {
     Ok(!stored)
 }
 
-/// All of `model` in the engine's layout, from the cache or written now.
+/// All of `model` in a layout that the engine reads, from the cache or written
+/// now.
 ///
 /// # Errors
 /// Those of surgery, and if the cache cannot be written.
-pub fn relayout(model: &Model, cache: &Cache, reporter: &dyn Reporter) -> Result<PathBuf> {
+pub fn relayout(
+    model: &Model,
+    layout: Layout,
+    cache: &Cache,
+    reporter: &dyn Reporter,
+) -> Result<PathBuf> {
     let key = Key::new("layout")
         .with(&model.fingerprint)
         .with(&model.companions)
-        .with("engine")
+        .with(&named(layout))
         .finish();
     cached(&key, &model.name, cache, reporter, |out| {
         surgery::convert(
             model.checkpoint(),
             model.family(),
             model.topology(),
-            Layout::Engine,
+            layout,
             out,
             reporter,
         )

@@ -7,12 +7,13 @@
 //! [`super::card`]).
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+use router_stats::calibration::{self, ChatTemplate};
 use router_stats::checkpoint::Checkpoint;
 use router_stats::family::Config;
-use router_stats::gguf::Header;
+use router_stats::gguf::{tokenizer_json, Header};
 use router_stats::Error as StatsError;
 use serde::Serialize;
 use serde_json::Value;
@@ -54,19 +55,51 @@ const CARD: &str = "README.md";
 /// # Errors
 /// Those of [`config`], and I/O errors.
 pub(super) fn write(cut: &Cut<'_>, to: &Path) -> Result<()> {
-    let from = cut.checkpoint.dir();
     if let Layout::Gguf(_) = cut.layout {
-        return copy_those(from, to, is_text);
+        return match cut.checkpoint.gguf() {
+            None => copy_those(cut.checkpoint.dir(), to, is_text),
+            // What lies beside a GGUF file may be another model's.
+            Some(_) => Ok(()),
+        };
     }
     write_json(&to.join(CONFIG), &config(cut)?)?;
-    copy(from, to)
+    copy(cut.checkpoint, to)
 }
 
-/// Copies the companions of the checkpoint in `from` to `to`.
+/// Copies the companions of a checkpoint to `to`. Of a GGUF file they are
+/// written as its metadata says, but for a tokenizer beside it.
 ///
 /// # Errors
-/// I/O errors.
-fn copy(from: &Path, to: &Path) -> Result<()> {
+/// I/O errors, and those of reading the tokenizer of a GGUF file.
+pub fn copy(checkpoint: &Checkpoint, to: &Path) -> Result<()> {
+    let Some(header) = checkpoint.gguf() else {
+        return copy_files(checkpoint.dir(), to);
+    };
+    match checkpoint.tokenizer_file() {
+        Some(path) => copy_file(&path, &to.join("tokenizer.json"))?,
+        None => {
+            let tokenizer = tokenizer_json(&header.metadata);
+            let tokenizer = tokenizer.map_err(|it| it.at(checkpoint.dir()))?;
+            write_json(&to.join("tokenizer.json"), &tokenizer)?;
+        }
+    }
+    let mut tokens = serde_json::Map::new();
+    for (name, text) in calibration::special_tokens(&header.metadata) {
+        tokens.insert(name.to_owned(), text.into());
+    }
+    if let Some(template) = ChatTemplate::of(checkpoint)? {
+        tokens.insert("chat_template".to_owned(), template.source().into());
+    }
+    write_json(&to.join("tokenizer_config.json"), &tokens)?;
+    let config = checkpoint.config().value();
+    let ends: serde_json::Map<_, _> = ["bos_token_id", "eos_token_id", "pad_token_id"]
+        .iter()
+        .filter_map(|&key| Some((key.to_owned(), config.get(key)?.clone())))
+        .collect();
+    write_json(&to.join("generation_config.json"), &ends)
+}
+
+fn copy_files(from: &Path, to: &Path) -> Result<()> {
     copy_those(from, to, is_companion)
 }
 
@@ -133,7 +166,7 @@ fn directory_hash(dir: &Path) -> Result<String> {
 pub(super) fn config(cut: &Cut<'_>) -> Result<Value> {
     let source = cut.checkpoint.config();
     let mut config = source.value().clone();
-    let levelled = uqff::options(cut.layout).map(|_| uqff::levelled(cut));
+    let levelled = cut.layout.uqff().map(|_| uqff::levelled(cut));
     let keep = levelled.as_ref().unwrap_or(cut.keep);
     cut.family.rewrite_config(&mut config, cut.topology, keep);
     if cut.layout.is_for_engine() {
@@ -162,7 +195,10 @@ pub(super) fn write_card(from: &Path, to: &Path, name: &str, section: &str) -> R
     let source = from.join(CARD);
     let card = match fs::read(&source) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => format!("# {name}\n"),
+        // A GGUF file is no directory.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            format!("# {name}\n")
+        }
         Err(e) => return Err(StatsError::io(source)(e).into()),
     };
     Ok(router_stats::atomic::write(&to.join(CARD), |file| {
@@ -294,7 +330,7 @@ mod tests {
         fs::set_permissions(&blob, permissions).unwrap();
         std::os::unix::fs::symlink(&blob, from.path().join("tokenizer.json")).unwrap();
         fs::create_dir(from.path().join("vocab.json")).unwrap();
-        copy(from.path(), to.path()).unwrap();
+        copy_files(from.path(), to.path()).unwrap();
         let files: Vec<_> = fs::read_dir(to.path())
             .unwrap()
             .map(|e| e.unwrap().file_name())

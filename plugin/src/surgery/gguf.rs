@@ -3,11 +3,13 @@
 //! The tensors are those of [`Layout::Hf`](super::Layout::Hf) under other
 //! names, with the experts of a layer on top of each other. Matrices keep
 //! their numbers or are quantised; what llama.cpp computes with in f32 is
-//! stored so: norms, biases, routers. What the keys cannot say is refused (see
+//! stored so: norms, biases, routers. Of a source that is such a file already,
+//! blocks are moved as they are (see [`stored`]). What the keys cannot say is refused (see
 //! [`Gguf::refuses`]). Does not know how a header is spelled (see
 //! [`router_stats::gguf`]) nor what keys mean (see [`router_stats::family::gguf`]).
 
 mod metadata;
+mod stored;
 
 use std::collections::HashMap;
 
@@ -41,9 +43,21 @@ pub(super) struct Packed {
     pub(super) padding: usize,
 }
 
+impl Packed {
+    /// These, as they are in the source.
+    fn stored(parts: Vec<Output>) -> Self {
+        Self {
+            parts,
+            form: None,
+            width: 1,
+            padding: 0,
+        }
+    }
+}
+
 /// The file of a model called `name`, which may name its organisation too.
 pub(super) fn file_name(name: &str) -> String {
-    format!("{}.gguf", metadata::short(name))
+    format!("{}.gguf", metadata::stem(name))
 }
 
 /// Fails if llama.cpp has no such model, or would compute something else.
@@ -52,7 +66,9 @@ pub(super) fn file_name(name: &str) -> String {
 /// [`Error::NotInGguf`], and those of [`metadata::tokenizer`].
 pub(super) fn check(cut: &Cut<'_>) -> Result<()> {
     let (gguf, topology) = model(cut)?;
-    metadata::tokenizer(cut, &topology)?;
+    if cut.checkpoint.gguf().is_none() {
+        metadata::tokenizer(cut, &topology)?;
+    }
     if cut.keep.skipped.iter().any(|skipped| skipped.attention) {
         return Err(refused(cut, "llama.cpp has no blocks without attention"));
     }
@@ -69,12 +85,20 @@ pub(super) fn check(cut: &Cut<'_>) -> Result<()> {
 pub(super) fn file(cut: &Cut<'_>, weights: UqffWeights) -> Result<Shard> {
     check(cut)?;
     let (gguf, topology) = model(cut)?;
-    let tensors = tensors(cut, gguf, weights)?;
+    let source = cut.checkpoint.gguf();
+    let tensors = match source {
+        Some(header) => stored::tensors(cut, gguf, header)?,
+        None => tensors(cut, gguf, weights)?,
+    };
     let (mut infos, packed): (Vec<Info>, Vec<Packed>) = tensors.into_iter().unzip();
-    let Some(bytes) = place(&mut infos, DEFAULT_ALIGNMENT) else {
+    let alignment = source.map_or(DEFAULT_ALIGNMENT, |header| header.alignment);
+    let Some(bytes) = place(&mut infos, alignment) else {
         return Err(refused(cut, "it has more bytes than can be addressed"));
     };
-    let metadata = metadata::metadata(cut, gguf, &topology, weights, &infos)?;
+    let metadata = match source {
+        Some(header) => stored::keys(cut, gguf, header, &topology, &infos),
+        None => metadata::metadata(cut, gguf, &topology, weights, &infos)?,
+    };
     let ends = infos.iter().skip(1).map(|info| info.offset).chain([bytes]);
     let outputs = infos.iter().zip(packed).zip(ends);
     let outputs = outputs.map(|((info, mut packed), end)| {
@@ -93,7 +117,7 @@ pub(super) fn file(cut: &Cut<'_>, weights: UqffWeights) -> Result<Shard> {
         file: file_name(&cut.checkpoint.name()),
         outputs: outputs.collect(),
         bytes,
-        header: Header::encode(&metadata, &infos, DEFAULT_ALIGNMENT),
+        header: Header::encode(&metadata, &infos, alignment),
     })
 }
 

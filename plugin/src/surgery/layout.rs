@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use router_stats::checkpoint::{self, ExpertReader, TensorView};
+use candle_core::quantized::GgmlDType;
+use router_stats::checkpoint::{self, Element, ExpertReader, TensorView};
 use router_stats::family::{MoeSpec, Part, Projection, Role, SCALE_SUFFIX};
 use safetensors::Dtype;
 
@@ -45,6 +46,16 @@ impl Layout {
     /// model has to be made up for.
     pub(super) fn is_for_engine(self) -> bool {
         !matches!(self, Self::Hf | Self::Gguf(_))
+    }
+}
+
+impl Layout {
+    /// How UQFF is written, if it is.
+    pub fn uqff(self) -> Option<Uqff> {
+        match self {
+            Self::Uqff(uqff) => Some(uqff),
+            _ => None,
+        }
     }
 }
 
@@ -88,7 +99,8 @@ impl Output {
 pub(super) enum Source {
     /// All of a tensor.
     Copy { tensor: String },
-    /// All of a weight times the scales of its blocks, as f32.
+    /// All of a weight times the scales of its blocks, or out of blocks that
+    /// are numbers by themselves, as f32.
     Weight { tensor: String },
     /// Some rows of a tensor along its first dimension, in this order.
     Rows { tensor: String, rows: Vec<usize> },
@@ -116,6 +128,13 @@ pub(super) enum Source {
         layer: usize,
         expert: usize,
         projection: Projection,
+    },
+    /// Such a matrix out of these blocks, as f32.
+    Numbers {
+        layer: usize,
+        expert: usize,
+        projection: Projection,
+        blocks: GgmlDType,
     },
     /// Gate and up projections transposed and side by side: [E, H, 2I].
     StackGateUp { layer: usize, experts: Vec<usize> },
@@ -264,12 +283,25 @@ fn per_expert(
                 Projection::Gate | Projection::Up => vec![moe.intermediate, cut.topology.hidden],
                 Projection::Down => vec![cut.topology.hidden, moe.intermediate],
             };
-            let source = Source::Matrix {
-                layer,
-                expert,
-                projection,
-            };
-            outputs.push(output(name, reader.plain(projection)?, shape, source));
+            outputs.push(match reader.element(projection) {
+                Element::Blocks(blocks) if cut.takes_blocks() => {
+                    let source = Source::Numbers {
+                        layer,
+                        expert,
+                        projection,
+                        blocks,
+                    };
+                    output(name, Dtype::F32, shape, source)
+                }
+                _ => {
+                    let source = Source::Matrix {
+                        layer,
+                        expert,
+                        projection,
+                    };
+                    output(name, reader.plain(projection)?, shape, source)
+                }
+            });
         }
     }
     Ok(())
@@ -320,6 +352,16 @@ const ENGINE_ORIENTATION: checkpoint::Layout = checkpoint::Layout::Stacked { tra
 
 fn copy(cut: &Cut<'_>, tensor: &str, name: String) -> Result<Output> {
     let view = cut.checkpoint.tensor(tensor)?;
+    if matches!(view.element, Element::Blocks(_)) && cut.takes_blocks() {
+        let source = Source::Weight {
+            tensor: tensor.to_owned(),
+        };
+        return Ok(output(name, Dtype::F32, view.shape.to_vec(), source));
+    }
+    if view.is_reordered() {
+        let all: Vec<usize> = (0..view.shape[0]).collect();
+        return rows(&view, name, &all);
+    }
     Ok(Output {
         name,
         dtype: view.plain()?,
@@ -343,7 +385,7 @@ fn rows(tensor: &TensorView<'_>, name: String, rows: &[usize]) -> Result<Output>
         bytes: (row * rows.len()) as u64,
         source: Source::Rows {
             tensor: tensor.name.to_owned(),
-            rows: rows.to_vec(),
+            rows: rows.iter().map(|&row| tensor.stored_row(row)).collect(),
         },
     })
 }

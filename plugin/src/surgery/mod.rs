@@ -58,7 +58,7 @@ use router_stats::family::{Family, Keep, Topology};
 use router_stats::progress::Progress;
 
 pub use card::CardFacts;
-pub use companion::companions_hash;
+pub use companion::{companions_hash, copy as write_companions};
 pub(crate) use directory::{Kept, Sibling};
 pub use held::Held;
 pub use layout::Layout;
@@ -193,7 +193,8 @@ pub fn check(
 /// cannot be without.
 ///
 /// # Errors
-/// [`Error::NotWritten`], [`Error::UnevenExperts`] and [`Error::NotServed`].
+/// [`Error::NotWritten`], [`Error::UnevenExperts`], [`Error::NotRequantised`]
+/// and [`Error::NotServed`].
 pub fn check_counts(
     checkpoint: &Checkpoint,
     family: &'static dyn Family,
@@ -203,7 +204,10 @@ pub fn check_counts(
 ) -> Result<()> {
     sublayers::check(&checkpoint.name(), family, topology, plan.keep())?;
     match layout {
-        Layout::Hf | Layout::Engine => plan.expect_even(),
+        Layout::Hf | Layout::Engine => {
+            Cut::new(checkpoint, family, topology, plan.keep(), layout).check_numbers()?;
+            plan.expect_even()
+        }
         Layout::Gguf(_) => {
             plan.expect_even()?;
             gguf::check(&Cut::new(checkpoint, family, topology, plan.keep(), layout))
@@ -319,8 +323,39 @@ impl<'a> Cut<'a> {
         }
     }
 
+    /// Whether blocks of the source are asked for.
+    fn takes_blocks(&self) -> bool {
+        matches!(self.layout, Layout::Uqff(_))
+    }
+
+    /// Fails if the source is in GGUF and the result would have other numbers.
+    ///
+    /// # Errors
+    /// [`Error::NotRequantised`]
+    fn check_numbers(&self) -> Result<()> {
+        let same = match self.layout {
+            Layout::Hf | Layout::Engine => false,
+            Layout::Uqff(Uqff { weights, .. }) | Layout::Gguf(weights) => {
+                weights == UqffWeights::Float
+            }
+        };
+        if self.checkpoint.gguf().is_none() || same {
+            return Ok(());
+        }
+        Err(Error::NotRequantised {
+            model: self.checkpoint.name(),
+            asked: match self.layout {
+                Layout::Uqff(Uqff { weights, .. }) | Layout::Gguf(weights) => {
+                    format!("{} of {}", self.layout, weights.name())
+                }
+                other => other.to_string(),
+            },
+        })
+    }
+
     /// Fails if the engine would not take the result and it is written for it.
     fn check_served(&self) -> Result<()> {
+        self.check_numbers()?;
         if let Layout::Gguf(_) = self.layout {
             return gguf::check(self);
         }

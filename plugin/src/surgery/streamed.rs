@@ -294,6 +294,12 @@ fn read(cut: &Cut<'_>, output: &Output, tensors: &mut Vec<String>) -> Result<()>
             layer,
             expert,
             projection,
+        }
+        | Source::Numbers {
+            layer,
+            expert,
+            projection,
+            ..
         } => experts(cut, *layer, &[*expert], &[*projection], tensors)?,
         Source::StackGateUp { layer, experts: of } => {
             let projections = [Projection::Gate, Projection::Up];
@@ -321,15 +327,21 @@ fn experts(
     let hidden = cut.topology.hidden;
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, hidden)?;
     for &projection in projections {
-        if reader.layout() == checkpoint::Layout::PerExpert {
-            let named = experts.iter();
-            tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
-        } else {
-            let stacked = match projection {
-                Projection::Gate | Projection::Up => names.stacked_gate_up,
-                Projection::Down => names.stacked_down,
-            };
-            tensors.push(names.in_block(layer, stacked));
+        match reader.layout() {
+            checkpoint::Layout::PerExpert => {
+                let named = experts.iter();
+                tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
+            }
+            checkpoint::Layout::Stacks => {
+                tensors.push(names.in_block(layer, &names.stack(projection)));
+            }
+            checkpoint::Layout::Stacked { .. } => {
+                let stacked = match projection {
+                    Projection::Gate | Projection::Up => names.stacked_gate_up,
+                    Projection::Down => names.stacked_down,
+                };
+                tensors.push(names.in_block(layer, stacked));
+            }
         }
     }
     Ok(())

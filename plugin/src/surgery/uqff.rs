@@ -17,6 +17,7 @@
 mod artifacts;
 mod channel;
 pub(super) mod encode;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -55,7 +56,8 @@ pub struct Uqff {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UqffWeights {
-    /// As they are: the engine computes in the same type.
+    /// As they are: the engine computes in the same type. Blocks of GGUF stay
+    /// blocks.
     #[default]
     Float,
     /// 8 bits and a scale for 32 weights.
@@ -241,7 +243,7 @@ pub(super) fn spell(cut: &Cut<'_>, config: &mut Value) {
         config.remove("quantization_config");
     }
     if is_uneven(cut) && matches!(route(cut), Ok(Uneven::Channel)) {
-        channel::spell(cut.topology, config);
+        channel::spell(cut, config);
     }
 }
 
@@ -277,6 +279,7 @@ pub(super) fn check_runs(cut: &Cut<'_>) -> Result<()> {
 /// # Errors
 /// [`Error::NotServed`]
 pub(super) fn route(cut: &Cut<'_>) -> Result<Uneven> {
+    cut.check_numbers()?;
     let engine = cut.family.serving(cut.topology).layout();
     engine.and_then(|engine| engine.uneven).ok_or_else(|| {
         refused(
@@ -391,13 +394,5 @@ impl Widened {
             shape,
             source: Source::Widened(Box::new(self)),
         }
-    }
-}
-
-/// The options of a layout, if it is this one.
-pub(super) fn options(layout: Layout) -> Option<Uqff> {
-    match layout {
-        Layout::Uqff(uqff) => Some(uqff),
-        _ => None,
     }
 }

@@ -121,6 +121,18 @@ impl<'a> Reader<'a> {
                 sink.data(&bytes)?;
                 Ok(self.experts(layer)?.release(expert, projection)?)
             }
+            &Source::Numbers {
+                layer,
+                expert,
+                projection,
+                ..
+            } => {
+                let mut values = vec![0f32; output.shape.iter().product()];
+                let reader = self.experts(layer)?;
+                reader.read_matrix_f32(expert, projection, &mut values)?;
+                reader.release(expert, projection)?;
+                sink.data(&encode::write(&values, Dtype::F32))
+            }
             Source::StackGateUp { layer, experts } => self.stack(
                 *layer,
                 experts,
@@ -147,6 +159,8 @@ impl<'a> Reader<'a> {
         let matrix = artifact.shape.iter().product::<usize>() / artifact.parts.len().max(1);
         for part in &artifact.parts {
             match part {
+                // Blocks as they are.
+                Some(part) if part.dtype == Dtype::U8 => self.write(part, sink)?,
                 Some(part) => {
                     let data = self.collect(part)?;
                     convert(&data, part.dtype, width, artifact.form, sink)?;

@@ -16,4 +16,4 @@ pub(crate) use pack::batches;
 pub use pack::{PackOptions, Sequences};
 pub use run::{calibrate, calibrate_arriving, CalibrateOptions, Weights};
 pub use state::remove_state;
-pub use template::ChatTemplate;
+pub use template::{special_tokens, ChatTemplate};

@@ -58,7 +58,7 @@ impl ChatTemplate {
         Self::new(
             path.to_path_buf(),
             source.to_owned(),
-            stored_tokens(metadata),
+            special_tokens(metadata),
         )
         .map(Some)
     }
@@ -87,7 +87,7 @@ impl ChatTemplate {
         } else {
             return Ok(None);
         };
-        Self::new(path, source, special_tokens(&config)).map(Some)
+        Self::new(path, source, configured_tokens(&config)).map(Some)
     }
 
     /// The built-in transcript, `User: …` and `Assistant: …` separated by blank
@@ -201,7 +201,7 @@ fn configured(config: &Value, path: &Path) -> Result<Option<String>> {
 }
 
 /// Special tokens are strings, or objects whose `content` is the string.
-fn special_tokens(config: &Value) -> Vec<(&'static str, String)> {
+fn configured_tokens(config: &Value) -> Vec<(&'static str, String)> {
     TOKENS
         .iter()
         .filter_map(|&name| {
@@ -212,8 +212,9 @@ fn special_tokens(config: &Value) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Special tokens as GGUF has them: by their numbers.
-fn stored_tokens(metadata: &Metadata) -> Vec<(&'static str, String)> {
+/// The special tokens of a GGUF file, which it has by their numbers: name and
+/// text.
+pub fn special_tokens(metadata: &Metadata) -> Vec<(&'static str, String)> {
     let Ok(texts) = metadata.texts("tokenizer.ggml.tokens") else {
         return Vec::new();
     };

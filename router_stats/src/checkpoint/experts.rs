@@ -195,16 +195,31 @@ impl<'a> ExpertReader<'a> {
         }
         let (gate, up) = gate_up.split_at_mut(matrix);
         for (projection, out) in Projection::ALL.into_iter().zip([gate, up, down]) {
-            match self.stored(expert, projection)? {
-                Stored::Whole(weight) => weight.read_f32(out)?,
-                Stored::Rows(rows) => rows.read_f32(out)?,
-                Stored::Columns(columns) => self.read_columns(&columns, projection, out)?,
-            }
+            self.read_matrix_f32(expert, projection, out)?;
         }
         for projection in Projection::ALL {
             self.release(expert, projection)?;
         }
         Ok(())
+    }
+
+    /// One matrix as f32, row-major [I, H], or [H, I] for down, checked to be
+    /// finite.
+    ///
+    /// # Errors
+    /// Those of [`read_f32`](Self::read_f32); [`Error::Shape`] if `out` has
+    /// another length.
+    pub fn read_matrix_f32(
+        &self,
+        expert: usize,
+        projection: Projection,
+        out: &mut [f32],
+    ) -> Result<()> {
+        match self.stored(expert, projection)? {
+            Stored::Whole(weight) => weight.read_f32(out),
+            Stored::Rows(rows) => rows.read_f32(out),
+            Stored::Columns(columns) => self.read_columns(&columns, projection, out),
+        }
     }
 
     /// Lets the system take back the pages that one matrix was read from, as

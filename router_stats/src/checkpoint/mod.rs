@@ -263,16 +263,22 @@ impl Checkpoint {
             || stored.is_some_and(|metadata| metadata.has("tokenizer.ggml.tokens"))
     }
 
-    /// Reads `tokenizer.json`.
+    /// Reads `tokenizer.json`, or else what a GGUF file says of its tokenizer.
     ///
     /// # Errors
-    /// [`Error::NoTokenizer`] if there is none, [`Error::Tokenizer`] if it does
-    /// not load.
+    /// [`Error::NoTokenizer`] if there is neither, [`Error::Tokenizer`] if it
+    /// does not load, [`Error::Untranslated`] if a file's is of a kind that is
+    /// not read.
     pub fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
         let Some(path) = self.tokenizer_file() else {
-            return Err(Error::NoTokenizer {
-                path: self.dir.clone(),
-            });
+            return match &self.gguf {
+                Some(header) if self.has_tokenizer() => {
+                    crate::gguf::tokenizer(&header.metadata).map_err(|it| it.at(&self.dir))
+                }
+                _ => Err(Error::NoTokenizer {
+                    path: self.dir.clone(),
+                }),
+            };
         };
         tokenizers::Tokenizer::from_file(&path).map_err(|error| Error::Tokenizer {
             path,

@@ -165,6 +165,11 @@ impl<'a> TensorView<'a> {
         self.order.map_or(row, |order| order.stored(row))
     }
 
+    /// Whether some row of [`data`](Self::data) is another one of the tensor.
+    pub fn is_reordered(&self) -> bool {
+        self.order.is_some()
+    }
+
     /// Rows `range` of the first dimension, as they lie in the file.
     ///
     /// # Panics

@@ -84,6 +84,7 @@ impl Family for Qwen3Moe {
         if let Some(moe) = topology.moes().next() {
             spell::default(config, EXPERTS[0], moe.experts);
             spell::default(config, "norm_topk_prob", moe.router.renormalize);
+            spell::default(config, "intermediate_size", moe.intermediate);
         }
         spell::default(config, "use_sliding_window", false);
         spell::default(config, "max_window_layers", MAX_WINDOW_LAYERS);

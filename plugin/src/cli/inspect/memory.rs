@@ -55,7 +55,11 @@ impl MemoryArgs {
             );
             held.map(|held| Memory::of(&serving, &held, &keep))
         };
-        let whole = memory(Layout::Engine)?;
+        let stored = match model.checkpoint().gguf() {
+            None => Layout::Engine,
+            Some(_) => Layout::Uqff(Uqff::default()),
+        };
+        let whole = memory(stored)?;
         let mut table = Table::new(&["memory", "", ""]).words(2);
         for term in terms(&whole, serving.traffic, "f32") {
             table.row([term.name.to_owned(), format::bytes(term.bytes), term.about]);
@@ -63,7 +67,7 @@ impl MemoryArgs {
         let mut types = Table::new(&["weights as", "weights", "together"]);
         for weights in UqffWeights::ALL {
             let layout = match weights {
-                UqffWeights::Float => Layout::Engine,
+                UqffWeights::Float => stored,
                 weights => Layout::Uqff(Uqff {
                     weights,
                     device: UqffDevice::Cpu,
@@ -76,7 +80,7 @@ impl MemoryArgs {
                     format::bytes(memory.peak()),
                 ]),
                 // The engine does not load it.
-                Err(Error::NotServed { .. }) => continue,
+                Err(Error::NotServed { .. } | Error::NotRequantised { .. }) => continue,
                 Err(error) => return Err(error),
             };
         }

@@ -40,10 +40,7 @@ impl Outcome {
             plan: Some(plan.plan().clone()),
             report: None,
             images,
-            uqff: match layout {
-                Layout::Uqff(uqff) => Some(uqff),
-                Layout::Engine | Layout::Hf | Layout::Gguf(_) => None,
-            },
+            uqff: layout.uqff(),
             stacked: layout == Layout::Engine && stacked(model),
             caveat: caveat(model),
         }

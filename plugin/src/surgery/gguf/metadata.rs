@@ -12,16 +12,29 @@ use serde_json::Value as Json;
 use super::super::{Cut, UqffWeights};
 use crate::Result;
 
-const NAME: &str = "general.name";
-const SIZE: &str = "general.size_label";
+pub(super) const NAME: &str = "general.name";
+pub(super) const SIZE: &str = "general.size_label";
 const FILE_TYPE: &str = "general.file_type";
 
 /// The version of llama.cpp's blocks.
 const QUANTIZATION_VERSION: u32 = 2;
 
 /// The name of a model without its organisation.
-pub(super) fn short(name: &str) -> &str {
+fn short(name: &str) -> &str {
     name.rsplit_once('/').map_or(name, |(_, name)| name)
+}
+
+/// The name of a model as that of a file, without an ending.
+pub(super) fn stem(name: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_.".contains(c);
+    let stem: String = short(name)
+        .chars()
+        .map(|c| if plain(c) { c } else { '-' })
+        .collect();
+    match stem.trim_start_matches('.') {
+        "" => "model".to_owned(),
+        stem => stem.to_owned(),
+    }
 }
 
 /// All keys of a file with these tensors.
@@ -50,7 +63,7 @@ pub(super) fn metadata(
 }
 
 /// What the model is called, which says if something is gone.
-fn name(cut: &Cut<'_>) -> String {
+pub(super) fn name(cut: &Cut<'_>) -> String {
     let name = cut.checkpoint.name();
     let name = short(&name);
     match cut.keep.is_identity(cut.topology) {
@@ -61,7 +74,7 @@ fn name(cut: &Cut<'_>) -> String {
 
 /// As llama.cpp's converter says how large a model is: experts, and what one
 /// of them has together with everything that is not an expert: `128x1.3B`.
-fn size_label(topology: &Topology, tensors: &[Info]) -> String {
+pub(super) fn size_label(topology: &Topology, tensors: &[Info]) -> String {
     let mut expert = 0.0;
     let mut shared = 0.0;
     for tensor in tensors {
@@ -175,5 +188,7 @@ mod tests {
     fn names_lose_their_organisation() {
         assert_eq!(short("Qwen/Qwen3-30B-A3B"), "Qwen3-30B-A3B");
         assert_eq!(short("demo"), "demo");
+        assert_eq!(stem("org/Qwen3 30B.A3B"), "Qwen3-30B.A3B");
+        assert_eq!(stem("../.."), "model");
     }
 }

@@ -9,7 +9,7 @@ use safetensors::Dtype;
 use super::super::layout::{Output, Source};
 use super::super::Cut;
 use super::encode::{self, Form};
-use super::{occupied, refused, Uqff, UqffDevice};
+use super::{occupied, refused, stored, Uqff, UqffDevice};
 use crate::Result;
 
 /// The layer that stands in the place of an absent expert: 1 × 1.
@@ -213,6 +213,9 @@ impl Taker<'_> {
         parts: Vec<Option<Output>>,
         bias: Option<Output>,
     ) -> Result<()> {
+        if let Some((blocks, parts)) = stored::parts(self.cut, &parts)? {
+            return self.push_as(Form::Blocks(blocks), shape, parts, bias);
+        }
         let form = Form::new(self.uqff.weights, self.uqff.float(), &shape);
         self.push_as(form, shape, parts, bias)
     }

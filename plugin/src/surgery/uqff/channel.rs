@@ -3,7 +3,8 @@
 //! The embedding puts c = 2⁻¹⁴ there, no block adds to it, and the norm before
 //! the experts makes it 1/rms > 0, which the rows of absent experts multiply by
 //! a large negative number. The channel comes with zeros to the next 32, the
-//! smallest block of quantised weights.
+//! smallest block of quantised weights, or to the next 256 where the source
+//! has rows of the larger ones.
 //!
 //! An RMS norm over H′ instead of H channels, of which the new ones hold c and
 //! zeros, is the same if weights are multiplied by √(H/H′) and
@@ -13,7 +14,8 @@
 
 use std::collections::BTreeMap;
 
-use router_stats::family::{Names, Part, Projection, Projections, Role, Topology};
+use router_stats::checkpoint::{Element, TensorView};
+use router_stats::family::{Names, Part, Projection, Projections, Role};
 use safetensors::Dtype;
 use serde_json::Value;
 
@@ -21,16 +23,29 @@ use super::super::layout::{Output, Source, Widened};
 use super::super::Cut;
 use super::{edit, moe_layers, occupied};
 
-/// Channels that are added.
+/// Channels that are added where numbers are not in blocks yet.
 pub(super) const CHANNELS: usize = 32;
+
+/// Channels that are added to what `cut` leaves: whole blocks in every row that
+/// grows by them.
+fn channels(cut: &Cut<'_>) -> usize {
+    let grows = |tensor: &TensorView<'_>| tensor.shape.last() == Some(&cut.topology.hidden);
+    let tensors = cut.checkpoint.tensors().filter(grows);
+    let blocks = tensors.filter_map(|tensor| match tensor.element {
+        Element::Blocks(blocks) => Some(blocks.block_size()),
+        Element::Plain(_) => None,
+    });
+    blocks.max().unwrap_or(0).max(CHANNELS)
+}
 
 /// What the embedding puts into the first of them; exact in every dtype.
 const VALUE: f32 = 1.0 / 16_384.0;
 
 /// Says in `config` what [`widen`] does.
-pub(super) fn spell(topology: &Topology, config: &mut Value) {
+pub(super) fn spell(cut: &Cut<'_>, config: &mut Value) {
+    let topology = cut.topology;
     let hidden = topology.hidden as f64;
-    let wide = topology.hidden + CHANNELS;
+    let wide = topology.hidden + channels(cut);
     let eps = (hidden * topology.norm.eps - f64::from(VALUE).powi(2)) / wide as f64;
     config["hidden_size"] = wide.into();
     config["rms_norm_eps"] = eps.max(0.0).into();
@@ -49,13 +64,14 @@ pub(super) fn widen(cut: &Cut<'_>, tensors: &mut BTreeMap<String, Output>) {
             (name, occupied(cut, layer, moe))
         })
         .collect();
+    let channels = channels(cut);
     let all: Vec<String> = tensors.keys().cloned().collect();
     for name in all {
         let change = match router.get(&name) {
             Some(occupied) => Change::Router(occupied),
             None => change(cut, names, &name),
         };
-        edit(tensors, &name, |tensor| change.apply(cut, tensor));
+        edit(tensors, &name, |tensor| change.apply(cut, channels, tensor));
     }
 }
 
@@ -115,31 +131,31 @@ fn change<'a>(cut: &Cut<'_>, names: &Names, name: &str) -> Change<'a> {
 }
 
 impl Change<'_> {
-    fn apply(self, cut: &Cut<'_>, tensor: Output) -> Output {
+    fn apply(self, cut: &Cut<'_>, channels: usize, tensor: Output) -> Output {
         let mut shape = tensor.shape.clone();
         let first = |value: f32| {
-            let mut channels = vec![0.0; CHANNELS];
-            channels[0] = value;
-            channels
+            let mut values = vec![0.0; channels];
+            values[0] = value;
+            values
         };
         let same = |rows: usize| vec![true; rows];
         let (rows, after, added) = match self {
             Self::Nothing => return tensor,
             Self::Columns(value) => {
-                shape[1] += CHANNELS;
+                shape[1] += channels;
                 (same(shape[0]), first(value), Vec::new())
             }
             Self::Rows => {
                 let mut rows = same(shape[0]);
-                shape[0] += CHANNELS;
+                shape[0] += channels;
                 rows.resize(shape[0], false);
                 let width = shape[1..].iter().product();
                 (rows, Vec::new(), vec![0.0; width])
             }
             Self::Norm(value) => {
                 let hidden = cut.topology.hidden;
-                let scale = (hidden as f64 / (hidden + CHANNELS) as f64).sqrt();
-                shape[0] += CHANNELS;
+                let scale = (hidden as f64 / (hidden + channels) as f64).sqrt();
+                shape[0] += channels;
                 let scaled = Output {
                     name: tensor.name.clone(),
                     dtype: Dtype::F32,
@@ -168,7 +184,7 @@ impl Change<'_> {
                     -1e9
                 };
                 added.extend(first(absent));
-                shape[1] += CHANNELS;
+                shape[1] += channels;
                 (occupied.to_vec(), first(0.0), added)
             }
         };

@@ -168,7 +168,7 @@ pub(in crate::surgery) fn read(numbers: &[u8], from: Dtype) -> Vec<f32> {
     }
 }
 
-/// f32 → bf16, f16 or f32.
+/// f32 → bf16, f16, f32, or bytes of blocks.
 pub(in crate::surgery) fn write(values: &[f32], to: Dtype) -> Vec<u8> {
     let values = values.iter().copied();
     match to {
@@ -178,6 +178,7 @@ pub(in crate::surgery) fn write(values: &[f32], to: Dtype) -> Vec<u8> {
         Dtype::F16 => values
             .flat_map(|it| f16::from_f32(it).to_le_bytes())
             .collect(),
+        Dtype::U8 => values.map(|it| it as u8).collect(),
         _ => values.flat_map(f32::to_le_bytes).collect(),
     }
 }
