@@ -154,7 +154,7 @@ def main():
         run = [args.binary, *command]
         peak, seconds = watched([*run, "-m", "org/name", flag, "-o", str(out)], folder, environment)
         shards = [path.stat().st_size for path in args.model.glob("*.safetensors")]
-        weights = [path for path in out.glob("*") if path.suffix in (".safetensors", ".uqff")] if args.plan else [out]
+        weights = [path for path in out.glob("*") if path.suffix in (".safetensors", ".uqff", ".gguf")] if args.plan else [out]
         result = sum(path.stat().st_size for path in weights)
         figures = {
             "source": sum(shards), "shards": len(shards), "largest shard": max(shards), "result": result,

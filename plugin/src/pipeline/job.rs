@@ -1,15 +1,14 @@
 //! All the steps behind one call: what `serve` does before it listens.
 
+mod outcome;
 mod streamed;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use prune_eval::Report;
 use router_stats::calibration::Source;
 use router_stats::family::{Serving, Topology};
-use safetensors::Dtype;
 
 use super::{
     decide, evaluate, limit, measure, searched, solved, uneven, within_loss, Calibration,
@@ -17,9 +16,11 @@ use super::{
 };
 use crate::cache::Cache;
 use crate::memory;
-use crate::plan::{self, ExpertBudget, Plan, PlanOptions, Size, SizeTarget, ValidPlan};
+use crate::plan::{self, ExpertBudget, Plan, PlanOptions, SizeTarget, ValidPlan};
 use crate::surgery::{self, CardFacts, Layout, Uqff, UqffWeights, PLAN_FILE};
 use crate::{Error, Result};
+pub use outcome::Outcome;
+use outcome::{caveat, stacked};
 
 /// What is to become of the model.
 #[derive(Debug, Clone)]
@@ -68,44 +69,6 @@ pub struct Job {
     pub cache: Cache,
     /// Who is told.
     pub reporter: Arc<dyn Reporter>,
-}
-
-/// A checkpoint that the engine can load, and how it came about.
-#[derive(Debug, Clone)]
-pub struct Outcome {
-    /// Its directory.
-    pub dir: PathBuf,
-    /// The model as it was.
-    pub before: Size,
-    /// The plan that was carried out, now or when the directory was made.
-    pub plan: Option<Plan>,
-    /// What it cost, if that was measured.
-    pub report: Option<Report>,
-    /// Whether it also sees images.
-    pub images: bool,
-    /// How it is stored, if its layers keep different numbers of experts.
-    pub uqff: Option<Uqff>,
-    /// Whether the experts of a layer are one tensor, which the engine's
-    /// quantisation on loading passes over.
-    pub stacked: bool,
-    /// What the engine computes otherwise than the model.
-    pub caveat: Option<&'static str>,
-}
-
-impl Outcome {
-    /// Of what `plan` leaves of `model`, without a place.
-    fn planned(model: &Model, plan: &ValidPlan, layout: Layout, images: bool) -> Self {
-        Self {
-            dir: PathBuf::new(),
-            before: plan.plan().before.clone(),
-            plan: Some(plan.plan().clone()),
-            report: None,
-            images,
-            uqff: layout.uqff(),
-            stacked: layout == Layout::Engine && stacked(model),
-            caveat: caveat(model),
-        }
-    }
 }
 
 impl Job {
@@ -400,21 +363,6 @@ impl Job {
             }),
         }
     }
-}
-
-/// Whether the engine's copy of `model` has its experts in one tensor; those in
-/// fp8 it reads one by one.
-fn stacked(model: &Model) -> bool {
-    let serving = model.family().serving(model.topology());
-    let mut tensors = model.checkpoint().tensors();
-    serving.layout().is_some_and(|layout| layout.stacked)
-        && !tensors.any(|tensor| tensor.element == Dtype::F8_E4M3.into())
-}
-
-/// What the engine computes otherwise than `model`.
-fn caveat(model: &Model) -> Option<&'static str> {
-    let serving = model.family().serving(model.topology());
-    serving.layout()?.caveat
 }
 
 /// What a plan is called by its file: `half` of `plans/half.plan.json`.

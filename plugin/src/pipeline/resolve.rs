@@ -173,12 +173,11 @@ impl Model {
     /// Those of opening a checkpoint.
     pub fn of(checkpoint: Checkpoint, name: String, device: &Device) -> Result<Self> {
         let fingerprint = checkpoint.fingerprint()?;
-        let companions = surgery::companions_hash(&checkpoint)?;
         let forward = router_stats::forward::Model::open(Arc::new(checkpoint), device)?;
         Ok(Self {
             name,
             fingerprint,
-            companions,
+            companions: surgery::companions_hash(forward.checkpoint())?,
             forward,
         })
     }

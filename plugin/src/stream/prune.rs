@@ -204,6 +204,7 @@ fn journal(
     let layout = match options.layout {
         // The name of the layout does not tell its numbers.
         Layout::Uqff(uqff) => format!("uqff {} {}", uqff.weights.name(), uqff.device.name()),
+        Layout::Gguf(weights) => format!("gguf {}", weights.name()),
         other => other.to_string(),
     };
     let commit: String = listed.commit().chars().take(7).collect();

@@ -11,6 +11,7 @@
 //! uqff       the same tensors as the engine's own format, with counts that differ by layer
 //! shard      which file each goes to: headers, index and size, before a byte is written
 //! write      streams the bytes, one expert at a time
+//! place      puts them where they go in the files
 //! streamed   the same where shards of the source come and go: what can be written when
 //! companion  config.json, tokenizer, licence: everything that is not a weight
 //! card       what was removed and what it cost, for README.md
@@ -39,6 +40,7 @@ mod gguf;
 mod held;
 mod layout;
 mod pairs;
+mod place;
 mod served;
 mod shard;
 mod streamed;
@@ -397,7 +399,7 @@ fn write_directory(
     let shards = shards(cut, options)?;
     let summary = Summary::of(&shards);
     let partial = directory::Partial::create(out, cut.checkpoint.dir(), options.force)?;
-    write::weights(cut, &shards, partial.path(), progress)?;
+    place::weights(cut, &shards, partial.path(), progress)?;
     companion::write(cut, partial.path())?;
     record(partial.path())?;
     partial.finish()?;

@@ -19,7 +19,7 @@ use router_stats::Error as StatsError;
 
 use super::layout::{Output, Source};
 use super::shard::Shard;
-use super::{bias, companion, say, shards, write, Cut, Summary, SurgeryOptions};
+use super::{bias, companion, place, say, shards, Cut, Summary, SurgeryOptions};
 use crate::cache::Key;
 use crate::plan::ValidPlan;
 use crate::Result;
@@ -155,7 +155,7 @@ impl<'a> Streamed<'a> {
         fs::create_dir(directory).map_err(StatsError::io(directory))?;
         for shard in &self.shards {
             let path = directory.join(&shard.file);
-            let file = write::begin(shard, directory)?;
+            let file = place::begin(shard, directory)?;
             let whole = file.set_len(length(shard)).and_then(|()| file.sync_all());
             whole.map_err(StatsError::io(&path))?;
         }
@@ -184,7 +184,7 @@ impl<'a> Streamed<'a> {
     ) -> Result<()> {
         let cut = self.cut(checkpoint);
         let step = &self.steps[index];
-        let mut writer = write::Writer::new(&cut, directory, progress, step.writes);
+        let mut writer = place::Writer::new(&cut, directory, progress, step.writes);
         for (&shard, outputs) in &step.outputs {
             writer.place(&self.shards[shard], outputs.iter().copied())?;
         }
@@ -202,7 +202,7 @@ impl<'a> Streamed<'a> {
     /// I/O errors.
     pub(crate) fn finish(&self, checkpoint: &Checkpoint, directory: &Path) -> Result<()> {
         let cut = self.cut(checkpoint);
-        write::index(&cut, &self.shards, directory)?;
+        place::index(&cut, &self.shards, directory)?;
         companion::write(&cut, directory)?;
         say(checkpoint, self.plan, directory, self.options)
     }

@@ -79,6 +79,7 @@ fn every_layout_has_the_bytes_of_a_model_that_is_here() {
         &["--layout", "hf"][..],
         &["--layout", "engine"],
         &["--layout", "uqff"],
+        &["--layout", "gguf"],
         &[
             "--layout",
             "uqff",
