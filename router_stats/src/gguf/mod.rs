@@ -1,7 +1,7 @@
 //! GGUF, the file format of llama.cpp: metadata, tensors, and nothing else.
 //!
 //! Owns parsing and writing. What names and keys mean to a model is said by
-//! [`family::Gguf`](crate::family::Gguf); nothing here knows a model.
+//! [`family::gguf`](crate::family::gguf); nothing here knows a model.
 //!
 //! A file is magic, version, counts; metadata; what there is of tensors; then,
 //! from a multiple of the alignment on, their data, each padded to it
