@@ -47,7 +47,11 @@ pub(super) fn execute(args: &Args, global: &Global) -> anyhow::Result<()> {
         true => Vec::new(),
         false => head(path).map_err(router_stats::Error::io(path))?,
     };
-    if path.is_dir() || head.starts_with(&gguf::MAGIC) {
+    // A damaged file is what its name says.
+    let called = path
+        .extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if path.is_dir() || called || head.starts_with(&gguf::MAGIC) {
         return checkpoint(path, args, global);
     }
     if args.memory.memory {

@@ -101,7 +101,7 @@ impl ModelSource {
         if let Some(local) = local {
             return Err(Error::Option {
                 option: flag,
-                expected: "a model on the hub, -m org/name; one that is here is pruned without it"
+                expected: "a model on the hub, -m org/name; one that is here needs no such flag"
                     .to_owned(),
                 found: local.to_owned(),
             });
