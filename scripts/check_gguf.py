@@ -62,30 +62,35 @@ def widened(source, target):
     (target / "config.json").write_text(json.dumps(config))
 
 
+def written(args, source, folder, name, tokens, how, weights=(), hf=False):
+    """The plan that the flags `how` give, and the GGUF file of it; with `hf`, also a directory for transformers."""
+    stats, plan = folder / f"{name}.stats", folder / f"{name}.json"
+    common = ["-m", source, "--cpu", "--cache-dir", folder / "cache"]
+    run(args.program, "calibrate", *common, "--calibration-tokens", tokens, "-o", stats)
+    run(args.program, "plan", *common, stats, *how, "-o", plan)
+    prune = ["prune", *common, "--plan", plan, "--no-eval"]
+    if hf:
+        run(args.program, *prune, "--layout", "hf", "-o", folder / "hf")
+    run(args.program, *prune, "--layout", "gguf", *weights, "-o", folder / name)
+    [file] = (folder / name).glob("*.gguf")
+    return plan, file
+
+
+def asked(args):
+    """The flags of the plan that is compared."""
+    return ["--prune-experts", args.experts, "--drop-layers", args.drop_layers]
+
+
 def pruned(args, source, folder):
     """The GGUF file, and the directory that transformers loads, of one plan."""
-    stats, plan = folder / "model.stats", folder / "plan.json"
-    common = ["--cache-dir", folder / "cache"]
-    run(args.program, "calibrate", "-m", source, "--cpu", "--calibration-tokens", 4096, "-o", stats, *common)
-    how = ["--prune-experts", args.experts, "--drop-layers", args.drop_layers]
-    run(args.program, "plan", "-m", source, "--cpu", stats, *how, "-o", plan, *common)
-    prune = ["prune", "-m", source, "--cpu", "--plan", plan, "--no-eval", *common]
-    run(args.program, *prune, "--layout", "hf", "-o", folder / "hf")
     weights = ["--gguf-weights", args.weights] if args.weights else []
-    run(args.program, *prune, "--layout", "gguf", *weights, "-o", folder / "gguf")
-    [file] = (folder / "gguf").glob("*.gguf")
+    _, file = written(args, source, folder, "gguf", 4096, asked(args), weights, hf=True)
     return file, folder / "hf"
 
 
 def quantised(args, source, folder):
     """All of the model as llama.cpp's quantiser writes it."""
-    stats, plan = folder / "whole.stats", folder / "whole.json"
-    common = ["--cache-dir", folder / "cache"]
-    run(args.program, "calibrate", "-m", source, "--cpu", "--calibration-tokens", 1024, "-o", stats, *common)
-    run(args.program, "plan", "-m", source, "--cpu", stats, "--prune-experts", 0, "-o", plan, *common)
-    prune = ["prune", "-m", source, "--cpu", "--plan", plan, "--no-eval", *common]
-    run(args.program, *prune, "--layout", "gguf", "-o", folder / "whole")
-    [whole] = (folder / "whole").glob("*.gguf")
+    _, whole = written(args, source, folder, "whole", 1024, ["--prune-experts", 0])
     target = folder / f"{args.model.name}-{args.quantiser}.gguf"
     options = llama_cpp.llama_model_quantize_default_params()
     options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{args.quantiser}")
@@ -97,14 +102,7 @@ def quantised(args, source, folder):
 
 def cut(args, source, folder):
     """A GGUF file pruned to one, each block of which must be the source's."""
-    stats, plan = folder / "cut.stats", folder / "cut.json"
-    common = ["--cache-dir", folder / "cache"]
-    run(args.program, "calibrate", "-m", source, "--cpu", "--calibration-tokens", 4096, "-o", stats, *common)
-    how = ["--prune-experts", args.experts, "--drop-layers", args.drop_layers]
-    run(args.program, "plan", "-m", source, "--cpu", stats, *how, "-o", plan, *common)
-    prune = ["prune", "-m", source, "--cpu", "--plan", plan, "--no-eval", *common]
-    run(args.program, *prune, "--layout", "gguf", "-o", folder / "cut")
-    [file] = (folder / "cut").glob("*.gguf")
+    plan, file = written(args, source, folder, "cut", 4096, asked(args))
     layers = [layer for layer in json.loads(plan.read_text())["layers"] if not layer["dropped"]]
     whole = {tensor.name: tensor for tensor in gguf.GGUFReader(source).tensors}
     changed = gguf.GGUFReader(file)

@@ -152,15 +152,7 @@ impl Job {
                 )?)?
             }
             Change::Make(options) => {
-                // An impossible budget is refused before the long work.
-                plan::check(options, model.topology())?;
-                surgery::check_asked(&model.name, model.family(), model.topology(), options)?;
-                plan::check_target(
-                    options,
-                    model.checkpoint(),
-                    model.family(),
-                    model.topology(),
-                )?;
+                expect_possible(options, &model)?;
                 let texts = texts()?;
                 let plan = self.made(&model, &texts, options)?;
                 (plan, Some(texts))
@@ -373,6 +365,18 @@ pub fn plan_name(path: &Path) -> String {
         .unwrap_or_default();
     let name = name.strip_suffix(".json").unwrap_or(&name);
     name.strip_suffix(".plan").unwrap_or(name).to_owned()
+}
+
+/// Fails for a budget that `model` cannot meet, before the long work.
+///
+/// # Errors
+/// Those of [`plan::check`], [`surgery::check_asked`] and
+/// [`plan::check_target`].
+fn expect_possible(options: &PlanOptions, model: &Model) -> Result<()> {
+    let (family, topology) = (model.family(), model.topology());
+    plan::check(options, topology)?;
+    surgery::check_asked(&model.name, family, topology, options)?;
+    plan::check_target(options, model.checkpoint(), family, topology)
 }
 
 #[cfg(test)]

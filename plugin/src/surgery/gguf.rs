@@ -181,9 +181,7 @@ fn tensors(cut: &Cut<'_>, gguf: &Gguf, weights: UqffWeights) -> Result<Vec<(Info
 
 fn empty(name: String, form: Form, first: &Output) -> (Info, Packed) {
     let element = match form {
-        Form::Float(Dtype::F16) => GgmlDType::F16,
-        Form::Float(Dtype::BF16) => GgmlDType::BF16,
-        Form::Float(_) => GgmlDType::F32,
+        Form::Float(dtype) => float(dtype),
         Form::Blocks(blocks) => blocks,
     };
     let packed = Packed {
@@ -193,6 +191,15 @@ fn empty(name: String, form: Form, first: &Output) -> (Info, Packed) {
         padding: 0,
     };
     (Info::new(name, element, first.shape.clone()), packed)
+}
+
+/// ggml's name of a type of single numbers.
+fn float(dtype: Dtype) -> GgmlDType {
+    match dtype {
+        Dtype::F16 => GgmlDType::F16,
+        Dtype::BF16 => GgmlDType::BF16,
+        _ => GgmlDType::F32,
+    }
 }
 
 /// How the numbers of a tensor are stored.

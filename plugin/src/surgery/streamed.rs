@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::Path;
 
-use router_stats::checkpoint::{self, Checkpoint, ExpertReader};
+use router_stats::checkpoint::{Checkpoint, ExpertReader};
 use router_stats::family::{Family, Keep, Projection, Topology, SCALE_SUFFIX};
 use router_stats::progress::Progress;
 use router_stats::Error as StatsError;
@@ -327,21 +327,8 @@ fn experts(
     let hidden = cut.topology.hidden;
     let reader = ExpertReader::open(cut.checkpoint, names, layer, moe, hidden)?;
     for &projection in projections {
-        match reader.layout() {
-            checkpoint::Layout::PerExpert => {
-                let named = experts.iter();
-                tensors.extend(named.map(|&expert| names.expert(layer, expert, projection)));
-            }
-            checkpoint::Layout::Stacks => {
-                tensors.push(names.in_block(layer, &names.stack(projection)));
-            }
-            checkpoint::Layout::Stacked { .. } => {
-                let stacked = match projection {
-                    Projection::Gate | Projection::Up => names.stacked_gate_up,
-                    Projection::Down => names.stacked_down,
-                };
-                tensors.push(names.in_block(layer, stacked));
-            }
+        for &expert in experts {
+            tensors.push(reader.tensor(expert, projection)?.name.to_owned());
         }
     }
     Ok(())

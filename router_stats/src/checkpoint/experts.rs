@@ -222,6 +222,14 @@ impl<'a> ExpertReader<'a> {
         }
     }
 
+    /// The tensor that holds one matrix, alone or among others.
+    ///
+    /// # Errors
+    /// [`Error::Structure`] if there is no such expert.
+    pub fn tensor(&self, expert: usize, projection: Projection) -> Result<TensorView<'a>> {
+        Ok(self.weight(expert, projection)?.tensor())
+    }
+
     /// Lets the system take back the pages that one matrix was read from, as
     /// [`TensorView::release`] does.
     ///
@@ -261,15 +269,7 @@ impl<'a> ExpertReader<'a> {
     }
 
     fn stored(&self, expert: usize, projection: Projection) -> Result<Stored<'a>> {
-        if expert >= self.experts {
-            let what = format!("expert of layer {}", self.layer);
-            return Err(structure(
-                what,
-                format!("an index below {}", self.experts),
-                expert.to_string(),
-            ));
-        }
-        let weight = self.tensors[self.position(expert, projection)];
+        let weight = self.weight(expert, projection)?;
         let tensor = weight.tensor();
         let transposed = match self.layout {
             Layout::PerExpert => return Ok(Stored::Whole(weight)),
@@ -288,6 +288,18 @@ impl<'a> ExpertReader<'a> {
         }
         let halves = if projection == Projection::Down { 1 } else { 2 };
         Ok(Stored::Rows(rows.part(second, halves)))
+    }
+
+    /// What holds a matrix.
+    fn weight(&self, expert: usize, projection: Projection) -> Result<Weight<'a>> {
+        if expert >= self.experts {
+            return Err(structure(
+                format!("expert of layer {}", self.layer),
+                format!("an index below {}", self.experts),
+                expert.to_string(),
+            ));
+        }
+        Ok(self.tensors[self.position(expert, projection)])
     }
 
     /// Which of the tensors holds a matrix.

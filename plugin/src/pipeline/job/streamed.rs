@@ -10,12 +10,12 @@ use router_stats::calibration::{CalibrateOptions, Sequences};
 
 use super::super::measure::measure_by;
 use super::super::write::write_by;
-use super::{decide, Change, Job, Outcome, SearchOn, Texts};
+use super::{decide, expect_possible, Change, Job, Outcome, SearchOn, Texts};
 use crate::format;
 use crate::pipeline::Model;
 use crate::plan::{self, Plan, PlanOptions, ValidPlan};
 use crate::stream::{self, Remote, Request};
-use crate::surgery::{self, CardFacts, SurgeryOptions};
+use crate::surgery::{CardFacts, SurgeryOptions};
 use crate::{Error, Result};
 
 /// The flag that asks for it.
@@ -78,14 +78,7 @@ impl Job {
     fn decided(&self, remote: &mut Remote, options: &PlanOptions) -> Result<Plan> {
         let (cache, reporter) = (&self.cache, &*self.reporter);
         let model = remote.model();
-        plan::check(options, model.topology())?;
-        surgery::check_asked(&model.name, model.family(), model.topology(), options)?;
-        plan::check_target(
-            options,
-            model.checkpoint(),
-            model.family(),
-            model.topology(),
-        )?;
+        expect_possible(options, model)?;
         if let Some(found) = measures(options, model)? {
             return Err(Error::Option {
                 option: FLAG,

@@ -12,7 +12,7 @@ use safetensors::Dtype;
 
 use super::super::layout::{Output, Source};
 use super::super::Cut;
-use super::{metadata, refused, Packed};
+use super::{float, metadata, refused, Packed};
 use crate::Result;
 
 /// Keys of a model in several files, which is one afterwards.
@@ -161,9 +161,7 @@ fn part(tensor: &TensorView<'_>, rows: Option<Vec<usize>>) -> (Vec<usize>, Outpu
 fn element(element: Element) -> GgmlDType {
     match element {
         Element::Blocks(blocks) => blocks,
-        Element::Plain(Dtype::F16) => GgmlDType::F16,
-        Element::Plain(Dtype::BF16) => GgmlDType::BF16,
-        Element::Plain(_) => GgmlDType::F32,
+        Element::Plain(dtype) => float(dtype),
     }
 }
 
