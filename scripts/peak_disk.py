@@ -5,9 +5,9 @@ What: serves the directory MODEL as `org/name` on the loopback interface, as the
     SHA-256, ranged GET), runs `prune --stream-prune` or `calibrate --stream-calibrate` in an empty folder and adds up
     the blocks of the folder (`st_blocks`: holes are not counted) every few milliseconds, output, stage, state and
     cache together. Prints source, result, largest shard and peak; fails if the peak of a pruning is above the result
-    and two shards. With --whole, prunes MODEL itself too and compares all files.
+    and two shards. With --whole, does the same with a whole copy from that hub and compares all files.
 Usage: python scripts/peak_disk.py MODEL --plan PLAN [--layout hf] [--whole]
-       python scripts/peak_disk.py MODEL --calibrate "--calibration-tokens 4096 --seq-len 256"
+       python scripts/peak_disk.py MODEL --calibrate "--calibration-tokens 4096 --seq-len 256" [--whole]
 Needs: Linux or macOS; nothing but Python.
 """
 
@@ -129,7 +129,7 @@ def main():
     what.add_argument("--plan", help="prune by this plan")
     what.add_argument("--calibrate", metavar="FLAGS", help="calibrate with these flags")
     parser.add_argument("--layout", default="hf")
-    parser.add_argument("--whole", action="store_true", help="compare with what the same command makes of MODEL")
+    parser.add_argument("--whole", action="store_true", help="compare with what a whole copy gives")
     parser.add_argument("--rate", type=float, default=0.0, help="MB/s of the hub, for every connection")
     parser.add_argument("--binary", default="mistralrs-prune")
     parser.add_argument("--folder", type=pathlib.Path, help="where to make the empty folder")
@@ -165,14 +165,14 @@ def main():
             print(f"{what:<28}{figure:>16,.2f}" if isinstance(figure, float) else f"{what:<28}{figure:>16,}")
         if args.plan and peak > result + 2 * max(shards):
             sys.exit("the peak is above the result and two shards")
-        if args.whole and args.plan:
-            subprocess.run([*run, "-m", str(args.model), *local, "-o", str(folder / "whole")], env=environment, check=True)
-            names = sorted(path.name for path in out.iterdir())
-            # Only the card says where the model is from.
-            same, other, missing = filecmp.cmpfiles(out, folder / "whole", names, shallow=False)
-            print(f"files like those of a model that is here: {len(same)}; not: {other + missing}")
-            if set(other + missing) - {"README.md"}:
-                sys.exit("other files came of it")
+        if args.whole:
+            whole, environment["MISTRALRS_PRUNE_CACHE"] = folder / "whole", str(folder / "cache-whole")
+            subprocess.run([*run, "-m", "org/name", *local, "-o", str(whole)], env=environment, check=True)
+            pairs = [(path, whole / path.name) for path in out.iterdir()] if args.plan else [(out, whole)]
+            other = [ours.name for ours, theirs in pairs if not filecmp.cmp(ours, theirs, shallow=False)]
+            print(f"files like those of the whole model: {len(pairs) - len(other)} of {len(pairs)}")
+            if other:
+                sys.exit(f"other files came of it: {', '.join(sorted(other))}")
 
 
 if __name__ == "__main__":
